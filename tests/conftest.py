@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def sample_data() -> Path:
+    """Real samples of the datasets: `$VIPOCC_SAMPLE_DATA`, else `../shared/data` beside the clone."""
+    named = os.environ.get("VIPOCC_SAMPLE_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if (folder / "KITTI-360").is_dir():
+        return folder
+    if named or (os.environ.get("CI") and (REPOSITORY.parent / "shared").is_dir()):
+        pytest.fail(f"real samples were expected at {folder}")
+    pytest.skip("no real samples: set VIPOCC_SAMPLE_DATA to a folder with KITTI-360/")
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VIPOCC_WORKSPACE", raising=False)

@@ -1,0 +1,192 @@
+"""Typed configuration: presets, profiles and `-o key=value` overrides, checked as a whole before any stage runs.
+
+A component's schema lives beside the component (`<package>/config.py`) and its values in `presets/*.yaml`; this module
+only puts them together. Layers, later ones winning: schema defaults, the profile's values
+(`presets/profiles/*.yaml`), the preset, a run's own saved file, overrides.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from vipocc.errors import ConfigError
+
+PRESETS = Path(__file__).parent / "presets"
+
+#: Top-level sections and where their schemas live. Schema modules import neither torch nor zarr.
+SECTIONS: dict[str, str] = {
+    "data": "vipocc.data_manifests.config:DataConfig",
+    "priors": "vipocc.priors.config:PriorsConfig",
+    "model": "vipocc.model.config:ModelConfig",
+    "training": "vipocc.training.config:TrainingConfig",
+    "evaluation": "vipocc.evaluation.config:EvaluationConfig",
+}
+
+
+class Schema(BaseModel):
+    """Base of every configuration schema: frozen, unknown keys refused, each field described by its docstring."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class _Root(Schema):
+    preset: str = "vipocc"
+    profile: str = "paper"
+    seed: int = 0
+
+
+@cache
+def root_schema() -> type[Any]:
+    """Return the schema of a whole configuration: preset, profile, seed and one field per entry of `SECTIONS`."""
+    fields: dict[str, Any] = {}
+    for name, address in SECTIONS.items():
+        module, _, attribute = address.partition(":")
+        schema = getattr(importlib.import_module(module), attribute)
+        fields[name] = (schema, schema())
+    return create_model("Config", __base__=_Root, **fields)
+
+
+def available(kind: str = "preset") -> list[str]:
+    """Return the names of the packaged presets, or with `kind="profile"` of the profiles."""
+    folder = PRESETS / "profiles" if kind == "profile" else PRESETS
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def load(
+    preset: str | None = None,
+    *,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
+) -> Any:
+    """Return the resolved, validated, frozen configuration.
+
+    Args:
+        preset: a packaged name or a path to a YAML file; by default the one `base` names, else `vipocc`.
+        profile: `paper` or `official`; by default what the preset says.
+        overrides: `section.key=value` strings, the value read as YAML.
+        base: a saved configuration (that of a checkpoint) to start from instead of profile and preset.
+
+    Raises:
+        ConfigError: an unknown preset, profile or key (the nearest known name is suggested) or a value out of range.
+    """
+    written = _written(overrides)
+    if base is not None and preset is None and profile is None:
+        values = dict(base)
+    else:
+        values = _preset(preset or "vipocc")
+        chosen = profile or written.get("profile") or values.get("profile", "paper")
+        values = _merge(_merge(_profile(str(chosen)), values), {"profile": chosen})
+    return validate(_merge(values, written))
+
+
+def validate(values: Mapping[str, Any], schema: Any = None) -> Any:
+    """Return `values` as an instance of `schema` (the root by default), mistakes as one `ConfigError`."""
+    schema = schema or root_schema()
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, schema) from None
+
+
+def as_dict(config: BaseModel) -> dict[str, Any]:
+    """Return a configuration as plain YAML-able values."""
+    return config.model_dump(mode="json")
+
+
+def save(config: BaseModel, path: Path) -> None:
+    """Write a resolved configuration as YAML."""
+    path.write_text(yaml.safe_dump(as_dict(config), sort_keys=False), encoding="utf-8")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file; raises `ConfigError` where there is none."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError("cannot read the configuration", where=path, fix=f"check the path ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("not valid YAML", where=path, fix=str(error).replace("\n", " ")) from None
+    if not isinstance(values, dict):
+        raise ConfigError("not a configuration: a mapping of sections is expected", where=path, fix="see `vipocc init`")
+    return values
+
+
+def _preset(name: str) -> dict[str, Any]:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no preset '{name}'", fix=f"use --preset with one of {', '.join(available())} or a .yaml file"
+        )
+    return _merge(read(path), {"preset": name})
+
+
+def _profile(name: str) -> dict[str, Any]:
+    path = PRESETS / "profiles" / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no profile '{name}'", fix=f"use --profile with one of {', '.join(available('profile'))}"
+        )
+    return read(path)
+
+
+def _written(overrides: Iterable[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for text in overrides:
+        key, found, value = text.partition("=")
+        if not found or not key.strip():
+            raise ConfigError(f"'{text}' is not an override", fix="write -o section.key=value")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"the value of '{text}' is not valid YAML", fix="quote it, as in -o 'key=\"a: b\"'") from None
+        nested: Any = parsed
+        for part in reversed(key.strip().split(".")):
+            nested = {part: nested}
+        values = _merge(values, nested)
+    return values
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _explain(error: ValidationError, schema: Any) -> ConfigError:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _keys(schema)
+        siblings = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.75) or difflib.get_close_matches(
+            key, siblings, n=1, cutoff=0.3
+        )
+        if not near:
+            leaf = path[-1]
+            near = [name for name in known if name.rpartition(".")[2] == leaf][:1]
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys here: {', '.join(siblings[:12])}"
+        return ConfigError(f"unknown configuration key '{key}'", fix=hint)
+    return ConfigError(
+        f"configuration key '{key}' cannot be {first.get('input')!r}", fix=f"{first['msg'].lower()}; set it with -o {key}=…"
+    )
+
+
+def _keys(schema: Any, prefix: str = "") -> list[str]:
+    names = []
+    for name, field in schema.model_fields.items():
+        names.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += _keys(field.annotation, f"{prefix}{name}.")
+    return names
