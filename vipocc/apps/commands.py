@@ -1,0 +1,92 @@
+"""Commands that stand on top of the rest: init, config, demo, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vipocc.cli import App, pass_app, path_option, workspace_options
+from vipocc.workspace import DATASETS, Workspace
+
+
+@click.command()
+@click.option(
+    "--dataset", required=True, type=click.Choice(DATASETS), help="Which dataset; 'synthetic' needs no files at all."
+)
+@path_option("--root", metavar="FOLDER", help="Folder the dataset was unpacked into; never written to.")
+@workspace_options
+@pass_app
+def init(app: App, dataset: str, root: Path | None) -> None:
+    """Make a workspace: the folder of -C, by default this one.
+
+    The synthetic world is generated later, by the first command that needs it.
+    """
+    from vipocc import config
+
+    preset = app.preset
+    if preset is not None:
+        config.load(preset)  # an unknown preset is refused before anything is written
+    workspace = Workspace.create(Path(app.workspace_dir or "."), dataset, root, preset)
+    app.say(f"workspace {workspace.path}: dataset {workspace.dataset} at {workspace.root}, preset '{workspace.preset}'")
+    if dataset == "synthetic":
+        app.say("next: vipocc priors depth --split train")
+    else:
+        app.say("next: vipocc data check")
+
+
+@click.group()
+def config() -> None:
+    """Show the resolved configuration."""
+
+
+@config.command("show")
+@workspace_options
+@pass_app
+def show(app: App) -> None:
+    """Print the configuration that commands in this workspace use, as YAML, every default written out."""
+    import yaml
+
+    from vipocc.config import as_dict
+
+    click.echo(yaml.safe_dump(as_dict(app.config), sort_keys=False), nl=False)
+
+
+@config.command("presets")
+def presets() -> None:
+    """List the packaged presets and profiles."""
+    from vipocc.config import available
+
+    click.echo(f"presets: {', '.join(available())}")
+    click.echo(f"profiles: {', '.join(available('profile'))}")
+
+
+@click.command()
+@path_option(
+    "--output", default=Path("demo-output"), show_default=True, help="Folder for the workspace, pictures and tables."
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Training steps [default: the demo preset's].")
+@click.option("-v", "verbose", count=True, help="Say more; -vv shows tracebacks.")
+@pass_app
+def demo(app: App, output: Path, steps: int | None, verbose: int) -> None:
+    """Take a small synthetic world through every stage, from images to an evaluated model, with pictures.
+
+    The same code as the commands a user types, in one process; at most six minutes on two CPU cores. A second run
+    in the same folder goes on where the first stopped.
+    """
+    from vipocc.apps.demo import run_demo
+
+    app.verbosity += verbose
+    run_demo(output, steps=steps, say=app.say)
+
+
+@click.command()
+@workspace_options
+@pass_app
+def doctor(app: App) -> None:
+    """Say what this machine offers and whether the workspace, if there is one, is sound."""
+    from vipocc.apps.doctor import examine
+
+    sound = examine(app)
+    if not sound:
+        raise click.exceptions.Exit(2)
