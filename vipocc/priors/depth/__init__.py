@@ -1,0 +1,1 @@
+"""Metric pseudo-depth by Depth Anything V2."""

@@ -1,0 +1,58 @@
+"""How an image goes into Depth Anything V2 and its depth comes back, as the published code does it.
+
+The hub's image processor would send a 192x640 image to the network at 154x518 (it bounds the *longer* misfit); the
+published code bounds the shorter side from below and sends it at 518x1722 (published_system 2.1), which is what the
+metric weights' reported depth was made with.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+PREPROCESSING = "official-1: cv2 cubic, short side at least N, multiples of the patch, ImageNet; bilinear back, aligned"
+"""Named in every record; changes whenever a number that comes out could."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def network_size(height: int, width: int, short_side: int = 518, multiple: int = 14) -> tuple[int, int]:
+    """Return the (height, width) in pixels that an image of `height` x `width` is resized to.
+
+    The aspect is kept up to rounding to the nearest `multiple`, no side falls below `short_side`: 192x640 gives
+    518x1722, 376x1408 gives 518x1946.
+    """
+    scale = max(short_side / height, short_side / width)
+
+    def fit(side: int) -> int:
+        rounded = round(scale * side / multiple) * multiple
+        return rounded if rounded >= short_side else math.ceil(scale * side / multiple - 1e-9) * multiple
+
+    return fit(height), fit(width)
+
+
+def preprocess(images: NDArray[np.uint8], short_side: int = 518, multiple: int = 14) -> torch.Tensor:
+    """Return the network's input, float32 [B, 3, h, w], for RGB images uint8 [B, H, W, 3].
+
+    Cubic interpolation of the values in [0, 1] (its overshoot is kept), then ImageNet normalisation.
+    """
+    height, width = network_size(images.shape[1], images.shape[2], short_side, multiple)
+    mean, std = np.float32(IMAGENET_MEAN), np.float32(IMAGENET_STD)
+    batch = np.empty((len(images), 3, height, width), np.float32)
+    for index, image in enumerate(images):
+        resized = cv2.resize(image.astype(np.float32) / 255, (width, height), interpolation=cv2.INTER_CUBIC)
+        batch[index] = ((resized - mean) / std).transpose(2, 0, 1)
+    return torch.from_numpy(batch)
+
+
+def postprocess(depth: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Return depth [B, h, w] of the network resized to float32 [B, height, width], bilinear with corners aligned."""
+    resized = torch.nn.functional.interpolate(
+        depth[:, None].float(), (height, width), mode="bilinear", align_corners=True
+    )
+    return resized[:, 0]

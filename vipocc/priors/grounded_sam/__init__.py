@@ -1,0 +1,1 @@
+"""Instances by Grounding DINO (boxes and classes) and SAM (masks): "Grounded-SAM"."""
