@@ -1,0 +1,54 @@
+"""Schema of the `data` section: which frames, at what size, in which pixel convention."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vipocc.config import Schema
+from vipocc.data_manifests.synthetic.config import WorldConfig
+
+Size = Annotated[int, Field(ge=32, le=8192)]
+
+
+class DataConfig(Schema):
+    """What is indexed and how images are prepared."""
+
+    image_size: tuple[Size, Size] = (192, 640)
+    """Height and width in pixels of prepared images."""
+
+    convention: Literal["centre", "official"] = "centre"
+    """Where pixel centres lie: `centre` is geometrically exact, `official` copies the released code."""
+
+    resize: Literal["area", "bilinear"] = "area"
+    """Filter for making images smaller: `area` averages, `bilinear` (the released way) aliases."""
+
+    split: str = "seg"
+    """A packaged split of the dataset, or a folder with {train,val,test}_files.txt (or .gz) in the published format.
+
+    The synthetic world brings its own lists and ignores this."""
+
+    fisheye: bool = True
+    """Whether training samples include the two fisheye cameras; a sample that lacks one of their images is left out."""
+
+    fisheye_pitch: float = Field(default=-15.0, ge=-89.0, le=89.0)
+    """Pitch in degrees of the virtual pinhole camera that fisheyes are resampled to; negative looks down."""
+
+    fisheye_offset: int = Field(default=10, ge=0)
+    """How many posed frames after the key the fisheye views are taken."""
+
+    max_gap_ids: int = Field(default=2, ge=1)
+    """A training sample whose next posed frame is more frame ids away than this is left out."""
+
+    max_gap_metres: float = Field(default=3.0, gt=0)
+    """A training sample whose next posed frame is farther away than this is left out."""
+
+    sweeps: int = Field(default=300, ge=3)
+    """LiDAR sweeps that the occupancy ground truth of a frame accumulates, fewer at a drive's end."""
+
+    val_occupancy: int = Field(default=64, ge=0)
+    """How many val frames, evenly spaced over the split, get occupancy ground truth for validation while training."""
+
+    world: WorldConfig = Field(default_factory=WorldConfig)
+    """The synthetic world, for dataset `synthetic`."""
