@@ -84,6 +84,8 @@ def make_tiny_grounding_dino(
         _redraw(model.model.text_backbone, 0.5)
         _redraw(model.model.text_projection, 1.0)
         _redraw(model.model.enc_output, 1.0)
+        # Logits are products of queries and words: without this every box would be certain of its class.
+        model.model.decoder.layer_norm.weight.data.mul_(0.3)
         for head in (*model.bbox_embed, model.model.encoder_output_bbox_embed):
             _redraw(head, 1.0)
             # Proposals are a twentieth of the image; real objects are larger.
