@@ -1,0 +1,114 @@
+"""Schema of the `model` section: encoder, decoder, density field, depth branch and renderer.
+
+Defaults are those of the `paper` profile; what `official` changes stands in `presets/profiles/`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from vipocc.config import Schema
+
+
+class EncoderConfig(Schema):
+    """An image encoder of the ResNet family."""
+
+    name: Literal["resnet18", "resnet50"] = "resnet50"
+    """Architecture, torchvision's, without the classifier."""
+    width: float = Field(default=1.0, gt=0.0, le=4.0)
+    """Multiplier of all channel counts; other than 1 makes a network for which no pretrained weights exist."""
+    pretrained: str = "imagenet"
+    """Initial weights: `imagenet` (torchvision's, downloaded once), `none`, or a path to a state dict."""
+
+    @model_validator(mode="after")
+    def _weights_fit_the_width(self) -> Self:
+        if self.width != 1.0 and self.pretrained == "imagenet":
+            raise ValueError("there are no ImageNet weights for a width other than 1: use pretrained=none or a path")
+        return self
+
+
+class DecoderConfig(Schema):
+    """The decoder of the occupancy branch (Monodepth2's form)."""
+
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (64, 64, 64, 128, 256)
+    """Channels from the finest to the coarsest stage (the released 32, 32, 64, 128, 256, raised to 64 as it does)."""
+    channels: PositiveInt = 64
+    """Channels of the reconstruction features F_r."""
+
+
+class FieldConfig(Schema):
+    """The density field: code of a point and the network that reads it (published_system 3.3)."""
+
+    frequencies: PositiveInt = 6
+    """Octaves of the positional encoding."""
+    base_frequency: float = Field(default=1.5, gt=0.0)
+    """Its lowest frequency, in radians per unit of normalised coordinate; each octave doubles it."""
+    hidden: PositiveInt = 64
+    """Width of the one hidden layer."""
+    near: float = Field(default=3.0, gt=0.0)
+    """Distance in metres where rays begin and the depth code is 1."""
+    far: float = Field(default=80.0, gt=0.0)
+    """Distance in metres where rays end and the depth code is -1."""
+
+    @model_validator(mode="after")
+    def _near_before_far(self) -> Self:
+        if self.near >= self.far:
+            raise ValueError("near must be smaller than far")
+        return self
+
+
+class DepthBranchConfig(Schema):
+    """The branch that aligns a pseudo-depth with the scene (paper, section 3.3)."""
+
+    kind: Literal["inverse_residual"] = "inverse_residual"
+    """What the network predicts: a residual of inverse depth."""
+    encoder: EncoderConfig = EncoderConfig(name="resnet18")
+    """Its own image encoder."""
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (16, 32, 64, 128, 256)
+    """Decoder channels from the finest to the coarsest stage."""
+    decoder: Literal["paper", "official"] = "paper"
+    """`paper`: Table 7's decoder to the features F_s, then a 1x1 convolution; `official`: one 3x3 to the residual."""
+    channels: PositiveInt = 64
+    """Channels of F_s in the `paper` decoder."""
+    refinement: Literal["paper", "official"] = "paper"
+    """`paper`: 1/D = clamp(1/D_p + r, 1/max_depth, 1/min_depth); `official`: 1/D = 1/D_p + r/10 + 1e-8."""
+    min_depth: float = Field(default=0.1, gt=0.0)
+    """Smallest depth in metres, of the prior and of what comes out."""
+    max_depth: float = Field(default=80.0, gt=0.0)
+    """Largest depth in metres, likewise."""
+
+    @model_validator(mode="after")
+    def _min_before_max(self) -> Self:
+        if self.min_depth >= self.max_depth:
+            raise ValueError("min_depth must be smaller than max_depth")
+        return self
+
+
+class RendererConfig(Schema):
+    """Volume rendering along rays (published_system 4)."""
+
+    samples: int = Field(default=64, ge=2)
+    """Samples of a ray, spread evenly in inverse distance."""
+    hard_cap: bool = True
+    """Let each ray end at its last sample at the latest, so that its weights sum to 1."""
+    evaluation_jitter: bool = False
+    """Move samples at random in evaluation too (the released code); else they stand in the middle of their bins."""
+    chunk: PositiveInt = 262_144
+    """Points evaluated at once where no gradient is asked for; bounds memory, changes no value."""
+
+
+class ModelConfig(Schema):
+    """Everything that is learned."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    """Encoder of the occupancy branch."""
+    decoder: DecoderConfig = DecoderConfig()
+    """Decoder of the occupancy branch."""
+    field: FieldConfig = FieldConfig()
+    """Density field."""
+    depth_branch: DepthBranchConfig = DepthBranchConfig()
+    """Depth branch."""
+    renderer: RendererConfig = RendererConfig()
+    """Volume renderer."""

@@ -1,0 +1,183 @@
+"""The density field: what stands at a 3D point, read from one image's features (published_system 3.3).
+
+A density head turns points seen by the key camera into densities. BTS's is the simplest: the bilinearly sampled
+features and a positional code of the point go through one hidden layer. Sampling is linear, so the feature part of
+that layer is applied to the feature map once, before it is sampled, instead of to every point.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vipocc.geometry.projection import outside, project
+from vipocc.model.config import FieldConfig
+
+MIN_DEPTH = 1e-3
+
+
+def depth_code(z: Tensor, near: float = 3.0, far: float = 80.0) -> Tensor:
+    """Depth in metres as a number linear in inverse depth: 1 at `near`, -1 at `far`, not clamped (golden G7)."""
+    inverse = 1.0 / z.clamp_min(MIN_DEPTH)
+    return (inverse - 1.0 / far) / (1.0 / near - 1.0 / far) * 2.0 - 1.0
+
+
+def positional_encoding(x: Tensor, frequencies: int = 6, base: float = 1.5) -> Tensor:
+    """[..., D] -> [..., D (1 + 2 frequencies)]: x, then sin(f x) and cos(f x) for f = base, 2 base, 4 base, … (G2)."""
+    octaves = base * 2.0 ** torch.arange(frequencies, device=x.device, dtype=x.dtype)
+    angles = x[..., None, :] * octaves[:, None]
+    waves = torch.stack([torch.sin(angles), torch.cos(angles)], dim=-2)
+    return torch.cat([x, waves.flatten(-3)], dim=-1)
+
+
+def sample_features(features: Tensor, xy: Tensor) -> Tensor:
+    """Bilinear lookup at NDC with border padding: features [B, C, H, W], xy [B, N, 2] -> [B, N, C].
+
+    On the CPU this is a weighted sum of four rows of C contiguous numbers, several times as fast as grid_sample,
+    which goes through memory channel by channel.
+    """
+    if features.device.type != "cpu":
+        return sample_features_reference(features, xy)
+    batch, channels, height, width = features.shape
+    x = (((xy[..., 0] + 1.0) * width - 1.0) / 2.0).clamp(0, width - 1)
+    y = (((xy[..., 1] + 1.0) * height - 1.0) / 2.0).clamp(0, height - 1)
+    left, top = x.detach().floor(), y.detach().floor()
+    right_share, bottom_share = x - left, y - top
+    first = torch.arange(batch, device=features.device)[:, None] * (height * width)
+    column, upper = left.long(), top.long() * width + first
+    next_column = (column + 1).clamp(max=width - 1)
+    lower = (top.long() + 1).clamp(max=height - 1) * width + first
+    corners = torch.stack([upper + column, upper + next_column, lower + column, lower + next_column], dim=-1)
+    left_share, top_share = 1.0 - right_share, 1.0 - bottom_share
+    shares = [left_share * top_share, right_share * top_share, left_share * bottom_share, right_share * bottom_share]
+    rows = features.permute(0, 2, 3, 1).reshape(-1, channels)
+    sampled = functional.embedding_bag(
+        corners.reshape(-1, 4), rows, per_sample_weights=torch.stack(shares, dim=-1).reshape(-1, 4), mode="sum"
+    )
+    return sampled.reshape(batch, -1, channels)
+
+
+def sample_features_reference(features: Tensor, xy: Tensor) -> Tensor:
+    """Plain twin of `sample_features`: grid_sample with align_corners=False."""
+    sampled = functional.grid_sample(features, xy[:, :, None], padding_mode="border", align_corners=False)
+    return sampled[..., 0].transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class PointQuery:
+    """Points of one call to a density head, as the key camera sees them."""
+
+    points: Tensor
+    """[B, N, 3] in the key camera's frame, metres."""
+    xy: Tensor
+    """[B, N, 2] normalised image coordinates, unbounded outside the image."""
+    z: Tensor
+    """[B, N] depth in metres."""
+
+
+class DensityHead(nn.Module, ABC):
+    """What turns image features and points into densities."""
+
+    @abstractmethod
+    def prepare(self, features: Tensor) -> Tensor:
+        """Do once for an image what does not depend on points: features [B, C, H, W] -> whatever `forward` takes."""
+
+    @abstractmethod
+    def forward(self, prepared: Tensor, query: PointQuery) -> Tensor:
+        """Densities [B, N] in 1/m, not negative, float32."""
+
+
+class MLPHead(DensityHead):
+    """BTS's head: features and code through one hidden layer, softplus."""
+
+    def __init__(self, config: FieldConfig, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.near, self.far = config.near, config.far
+        self.frequencies, self.base = config.frequencies, config.base_frequency
+        self.hidden = nn.Linear(channels + 3 * (1 + 2 * config.frequencies), config.hidden)
+        self.output = nn.Linear(config.hidden, 1)
+        for layer in (self.hidden, self.output):
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def code(self, query: PointQuery) -> Tensor:
+        """Positional code [B, N, 3 (1 + 2 frequencies)] of x, y and the depth code."""
+        zc = depth_code(query.z, self.near, self.far)
+        return positional_encoding(torch.cat([query.xy, zc[..., None]], dim=-1), self.frequencies, self.base)
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """Apply the feature part of the hidden layer to the map: [B, C, H, W] -> [B, hidden, H, W]."""
+        return functional.conv2d(features.float(), self.hidden.weight[:, : self.channels, None, None])
+
+    def forward(self, prepared: Tensor, query: PointQuery) -> Tensor:
+        """Densities [B, N] from the prepared map."""
+        from_code = functional.linear(self.code(query), self.hidden.weight[:, self.channels :], self.hidden.bias)
+        hidden = functional.relu(from_code + sample_features(prepared, query.xy), inplace=True)
+        return functional.softplus(self.output(hidden)[..., 0])
+
+    def reference(self, features: Tensor, query: PointQuery) -> Tensor:
+        """Plain twin of `prepare` and `forward`: sample the features, append the code, two layers."""
+        inputs = torch.cat([sample_features_reference(features.float(), query.xy), self.code(query)], dim=-1)
+        return functional.softplus(self.output(functional.relu(self.hidden(inputs)))[..., 0])
+
+
+def query_points(points: Tensor, intrinsics_ndc: Tensor) -> PointQuery:
+    """Project points [B, N, 3] of the key camera's frame with its intrinsics [B, 3, 3]."""
+    xy, z = project(points, intrinsics_ndc)
+    return PointQuery(points, xy, z)
+
+
+def density_at(
+    head: DensityHead, prepared: Tensor, points: Tensor, intrinsics_ndc: Tensor, chunk: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Densities at points, and which of them the key camera does not see.
+
+    Args:
+        head: the density head.
+        prepared: what `head.prepare` made of the features.
+        points: [B, N, 3] in the key camera's frame, metres.
+        intrinsics_ndc: [B, 3, 3] of the key camera.
+        chunk: at most so many points (over the batch) at once, or None for all. The result is the same.
+
+    Returns:
+        sigma [B, N] in 1/m and bool [B, N], true behind the camera or outside its image.
+    """
+    count = points.shape[1]
+    step = count if chunk is None else max(1, chunk // points.shape[0])
+    if step >= count:
+        query = query_points(points, intrinsics_ndc)
+        return head(prepared, query), outside(query.xy, query.z)
+    parts = [
+        density_at(head, prepared, points[:, start : start + step], intrinsics_ndc)
+        for start in range(0, math.ceil(count / step) * step, step)
+    ]
+    return torch.cat([sigma for sigma, _ in parts], dim=1), torch.cat([unseen for _, unseen in parts], dim=1)
+
+
+def colours_at(
+    images: Tensor, points: Tensor, intrinsics_ndc: Tensor, view_from_points: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Colours that several views show where points project (published_system 3.4).
+
+    Args:
+        images: [B, V, 3, H, W].
+        points: [B, N, 3] metres.
+        intrinsics_ndc: [B, V, 3, 3].
+        view_from_points: [B, V, 4, 4].
+
+    Returns:
+        colours [B, N, V, 3], bilinear with border padding, and bool [B, N, V], true behind a camera or outside it.
+    """
+    batch, views = images.shape[:2]
+    xy, z = project(points[:, None], intrinsics_ndc, view_from_points)
+    sampled = functional.grid_sample(
+        images.float().flatten(0, 1), xy.reshape(batch * views, -1, 1, 2), padding_mode="border", align_corners=False
+    )
+    colours = sampled.reshape(batch, views, images.shape[2], -1).permute(0, 3, 1, 2)
+    return colours, outside(xy, z).transpose(1, 2)

@@ -1,0 +1,197 @@
+"""The whole model: an occupancy branch (features, density field, renderer) and a depth branch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from vipocc.errors import DeviceError, UsageError
+from vipocc.geometry.ndc import Convention, check_convention, ndc_grid, ray_directions
+from vipocc.model.config import ModelConfig
+from vipocc.model.decoder import Decoder
+from vipocc.model.depth_branch import DepthBranch
+from vipocc.model.encoder import ResNetEncoder, pretrained_encoder
+from vipocc.model.field import MLPHead, density_at
+from vipocc.model.renderer import ColourViews, Rays, Rendered, rays_at_once, render_rays, sample_distances
+
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
+SMALLEST_SIDE = 64
+"""Images of a shorter side would leave the deepest level without the two rows that reflection needs."""
+
+
+class ViPOcc(nn.Module):
+    """Single-image occupancy and metric depth.
+
+    The 2D networks run in the precision set by `use_precision` (by default bfloat16 on CUDA); projection, density
+    field, rendering and refinement always run in float32, also under a caller's autocast.
+    """
+
+    def __init__(self, config: ModelConfig, convention: Convention = "centre", *, initialise: bool = True) -> None:
+        """Build the model.
+
+        Args:
+            config: the `model` section.
+            convention: pixel convention of the data it is used with (`data.convention`).
+            initialise: give encoders their pretrained weights; False when a checkpoint follows.
+
+        Raises:
+            CheckpointError: pretrained weights cannot be had.
+        """
+        super().__init__()
+        check_convention(convention)
+        self.config = config
+        self.convention: Convention = convention
+        self.encoder = (
+            pretrained_encoder(config.encoder, "model.encoder") if initialise else ResNetEncoder(config.encoder)
+        )
+        self.decoder = Decoder(self.encoder.channels, config.decoder.widths, config.decoder.channels)
+        self.head = MLPHead(config.field, config.decoder.channels)
+        self.depth_branch = DepthBranch(config.depth_branch, initialise=initialise)
+        self.precision: Precision = "auto"
+
+    def use_precision(self, precision: Precision) -> Self:
+        """Set the precision of the 2D networks: `auto` is bfloat16 on CUDA, float32 elsewhere. Returns self."""
+        if precision not in ("auto", "float32", "bfloat16"):
+            raise UsageError(f"precision must be auto, float32 or bfloat16, not {precision!r}")
+        self.precision = precision
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.head.output.weight.device
+
+    def encode(self, images: Tensor, *, flip: bool = False) -> Tensor:
+        """Reconstruction features F_r [B, C, H, W], float32, of images [B, 3, H, W] in [0, 1].
+
+        With `flip` the encoder sees the mirrored images and its output is mirrored back (the released augmentation).
+        """
+        given = images.flip(-1) if flip else images
+        features = self._network(given, lambda x: self.decoder(self.encoder(x)))
+        return features.flip(-1) if flip else features
+
+    def density(self, features: Tensor, points: Tensor, intrinsics_ndc: Tensor, *, chunk: int | None = None) -> Tensor:
+        """Density sigma [B, N] in 1/m at points [B, N, 3] in the key camera's frame.
+
+        features [B, C, H, W] from `encode`; intrinsics_ndc [B, 3, 3]; at most `chunk` points at once, by default the
+        renderer's where no gradient is asked for.
+        """
+        with _full_precision(points):
+            if chunk is None:
+                chunk = self._chunk()
+            sigma, _ = density_at(self.head, self.head.prepare(features), points, intrinsics_ndc, chunk)
+        return sigma
+
+    def refine_depth(self, images: Tensor, prior: Tensor) -> Tensor:
+        """Refined depth [B, 1, H, W] in metres, of images [B, 3, H, W] in [0, 1] and pseudo-depth [B, 1, H, W]."""
+        if tuple(prior.shape) != (images.shape[0], 1, *images.shape[-2:]):
+            raise UsageError(
+                f"the prior must be [B, 1, H, W] like its images {list(images.shape)}, not {list(prior.shape)}"
+            )
+        residual = self._network(images, self.depth_branch)
+        with _full_precision(prior):
+            return self.depth_branch.refine(prior, residual)
+
+    def render(
+        self,
+        features: Tensor,
+        intrinsics_ndc: Tensor,
+        rays: Rays,
+        views: ColourViews | None = None,
+        *,
+        jitter: torch.Generator | None = None,
+    ) -> Rendered:
+        """Render rays given in the key camera's frame, with colours if there are `views`.
+
+        features [B, C, H, W] from `encode`; intrinsics_ndc [B, 3, 3] of the key camera; `jitter` moves samples inside
+        their bins, without it they stand in the middle.
+        """
+        with _full_precision(rays.directions):
+            shape = (rays.directions.shape[0], rays.directions.shape[1])
+            distances = self._distances(shape, jitter, rays.directions.device)
+            return render_rays(
+                self.head,
+                self.head.prepare(features),
+                intrinsics_ndc,
+                rays,
+                distances,
+                views,
+                hard_cap=self.config.renderer.hard_cap,
+                chunk=self._chunk(),
+            )
+
+    @torch.no_grad()
+    def render_depth(
+        self,
+        features: Tensor,
+        intrinsics_ndc: Tensor,
+        size: tuple[int, int],
+        *,
+        jitter: torch.Generator | None = None,
+    ) -> Tensor:
+        """Rendered depth along the optical axis [B, 1, H, W] in metres of the key view, without gradient.
+
+        `size` is (H, W). Rays go through in chunks and only their depth is kept.
+        """
+        batch = features.shape[0]
+        with _full_precision(features):
+            xy = ndc_grid(size, self.convention, device=features.device).reshape(-1, 2)
+            directions = ray_directions(intrinsics_ndc.float(), xy)
+            prepared = self.head.prepare(features)
+            parts = []
+            for some in directions.split(rays_at_once(self.config.renderer, batch), dim=1):
+                distances = self._distances((batch, some.shape[1]), jitter, features.device)
+                rays = Rays(torch.zeros_like(some), some)
+                rendered = render_rays(
+                    self.head, prepared, intrinsics_ndc, rays, distances, hard_cap=self.config.renderer.hard_cap
+                )
+                parts.append(rendered.distance * some[..., 2])
+            return torch.cat(parts, dim=1).reshape(batch, 1, *size)
+
+    def save_pretrained(self, path: str | Path, config: Mapping[str, Any] | None = None) -> None:
+        """Write `model.safetensors` and `config.yaml` into a folder; see `vipocc.model.checkpoint.save`."""
+        from vipocc.model import checkpoint
+
+        checkpoint.save(self, Path(path), config)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, device: str | torch.device = "cpu") -> ViPOcc:
+        """Read a folder that `save_pretrained` wrote; see `vipocc.model.checkpoint.load`. Needs no network."""
+        from vipocc.model import checkpoint
+
+        return checkpoint.load(Path(path), device)
+
+    def _network(self, images: Tensor, function: Any) -> Tensor:
+        height, width = images.shape[-2:]
+        if images.ndim != 4 or images.shape[1] != 3 or min(height, width) < SMALLEST_SIDE:
+            raise UsageError(
+                f"images must be [B, 3, H, W] with sides of at least {SMALLEST_SIDE} pixels, not {list(images.shape)}"
+            )
+        with self._autocast(images.device.type):
+            if images.device.type == "cuda":
+                images = images.contiguous(memory_format=torch.channels_last)
+            result: Tensor = function(images)
+        return result[..., :height, :width].float()
+
+    def _autocast(self, device: str) -> AbstractContextManager[Any]:
+        reduced = self.precision == "bfloat16" or (self.precision == "auto" and device == "cuda")
+        if reduced and device == "cuda" and not torch.cuda.is_bf16_supported():
+            raise DeviceError("this GPU has no bfloat16", fix="use --dtype float32")
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=reduced)
+
+    def _distances(self, shape: tuple[int, int], jitter: torch.Generator | None, device: torch.device) -> Tensor:
+        field, samples = self.config.field, self.config.renderer.samples
+        return sample_distances(field.near, field.far, samples, shape, jitter=jitter, device=device)
+
+    def _chunk(self) -> int | None:
+        # With gradients every chunk's intermediates live until the backward pass, so cutting would save nothing.
+        return None if torch.is_grad_enabled() else self.config.renderer.chunk
+
+
+def _full_precision(like: Tensor) -> AbstractContextManager[Any]:
+    return torch.autocast(like.device.type, enabled=False)

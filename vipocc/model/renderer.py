@@ -1,0 +1,135 @@
+"""Volume rendering: from densities along rays to distances and colours (published_system 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vipocc.model.config import RendererConfig
+from vipocc.model.field import DensityHead, colours_at, density_at
+
+_LAST_DELTA = 1e10
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Rays in the key camera's frame."""
+
+    origins: Tensor
+    """[B, R, 3] metres."""
+    directions: Tensor
+    """[B, R, 3] unit vectors."""
+
+
+@dataclass(frozen=True)
+class ColourViews:
+    """The views that colours are taken from."""
+
+    images: Tensor
+    """[B, V, 3, H, W]"""
+    intrinsics_ndc: Tensor
+    """[B, V, 3, 3]"""
+    view_from_key: Tensor
+    """[B, V, 4, 4]"""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What rendering yields for each ray."""
+
+    distance: Tensor
+    """[B, R] expected Euclidean distance in metres."""
+    weights: Tensor
+    """[B, R, S] share of each sample; they sum to 1 under the hard cap."""
+    colours: Tensor | None
+    """[B, R, V, 3] colour seen by each view, or None without views."""
+    invalid: Tensor | None
+    """bool [B, R, S, V] sample not seen by that view or by the key camera, or None without views."""
+
+
+def sample_distances(
+    near: float,
+    far: float,
+    samples: int,
+    shape: tuple[int, ...],
+    *,
+    jitter: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Distances [*shape, samples] of the samples of rays, ascending, evenly spread in inverse distance.
+
+    One sample in each of `samples` equal bins: anywhere in it, drawn from the generator `jitter` (which lives on
+    `device`), or without one in its middle.
+    """
+    bins = torch.arange(samples, device=device, dtype=torch.float32)
+    if jitter is None:
+        offset = torch.full((1,), 0.5, device=device).expand(*shape, samples)
+    else:
+        offset = torch.rand(*shape, samples, generator=jitter, device=device)
+    share = (bins + offset) / samples
+    return 1.0 / ((1.0 - share) / near + share / far)
+
+
+def composite(sigma: Tensor, distances: Tensor, *, hard_cap: bool = True) -> Tensor:
+    """Weights [..., S] of the samples of a ray: the share of light that ends at each.
+
+    sigma [..., S] in 1/m and ascending distances [..., S] in metres. Transmittance is the exponential of a running
+    sum, which equals the published running product but for its 1e-10 and has a cheap and safe gradient.
+    With `hard_cap` the last sample takes what is left, else its interval is 1e10 m long.
+    """
+    depths = functional.relu(sigma[..., :-1]) * (distances[..., 1:] - distances[..., :-1])
+    before = functional.pad(depths.cumsum(dim=-1), (1, 0))
+    transmittance = torch.exp(-before)
+    ended = -torch.expm1(-depths)
+    if hard_cap:
+        last = torch.ones_like(transmittance[..., -1:])
+    else:
+        last = -torch.expm1(-functional.relu(sigma[..., -1:]) * _LAST_DELTA)
+    return transmittance * torch.cat([ended, last], dim=-1)
+
+
+def composite_reference(sigma: Tensor, distances: Tensor, *, hard_cap: bool = True) -> Tensor:
+    """Plain twin of `composite`, as published: alpha = 1 - exp(-delta sigma), T = prod(1 - alpha + 1e-10)."""
+    deltas = torch.cat([distances.diff(dim=-1), torch.full_like(distances[..., :1], _LAST_DELTA)], dim=-1)
+    alpha = 1.0 - torch.exp(-deltas * functional.relu(sigma))
+    if hard_cap:
+        alpha = torch.cat([alpha[..., :-1], torch.ones_like(alpha[..., -1:])], dim=-1)
+    shifted = torch.cat([torch.ones_like(alpha[..., :1]), 1.0 - alpha[..., :-1] + 1e-10], dim=-1)
+    return alpha * shifted.cumprod(dim=-1)
+
+
+def render_rays(
+    head: DensityHead,
+    prepared: Tensor,
+    intrinsics_ndc: Tensor,
+    rays: Rays,
+    distances: Tensor,
+    views: ColourViews | None = None,
+    *,
+    hard_cap: bool = True,
+    chunk: int | None = None,
+) -> Rendered:
+    """Render rays: densities from the key view's features, colours from `views`.
+
+    prepared: what `head.prepare` made of the features; intrinsics_ndc [B, 3, 3] of the key camera; distances
+    [B, R, S] of the samples. Without views only densities are computed.
+    """
+    batch, count, samples = distances.shape
+    points = (rays.origins[:, :, None] + rays.directions[:, :, None] * distances[..., None]).reshape(batch, -1, 3)
+    sigma, unseen = density_at(head, prepared, points, intrinsics_ndc, chunk)
+    weights = composite(sigma.reshape(batch, count, samples), distances, hard_cap=hard_cap)
+    distance = (weights * distances).sum(dim=-1)
+    if views is None:
+        return Rendered(distance, weights, None, None)
+    found, invalid = colours_at(views.images, points, views.intrinsics_ndc, views.view_from_key)
+    found = found.reshape(batch, count, samples, *found.shape[2:])
+    invalid = (invalid | unseen[..., None]).reshape(batch, count, samples, -1)
+    return Rendered(distance, weights, (weights[..., None, None] * found).sum(dim=2), invalid)
+
+
+def rays_at_once(config: RendererConfig, batch: int) -> int:
+    """How many rays of each image fit into one chunk of points."""
+    return max(1, config.chunk // (config.samples * batch))
