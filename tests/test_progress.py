@@ -7,7 +7,8 @@ from vipocc.progress import duration, progress, size
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (8.4, "8 s"), (125, "2 min 5 s"), (3600, "1 h"), (11400, "3 h 10 min"), (187200, "2 d 4 h")]
+    ("seconds", "text"),
+    [(0, "0 s"), (8.4, "8 s"), (125, "2 min 5 s"), (3600, "1 h"), (11400, "3 h 10 min"), (187200, "2 d 4 h")],
 )
 def test_durations_read_as_people_write_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text

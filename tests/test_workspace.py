@@ -46,7 +46,9 @@ def test_a_real_dataset_needs_a_root_that_is_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["", "- a", "format_version: 1\n", "{", "format_version: 1\ndataset: ddad\nroot:\npreset: x"])
+@pytest.mark.parametrize(
+    "text", ["", "- a", "format_version: 1\n", "{", "format_version: 1\ndataset: ddad\nroot:\npreset: x"]
+)
 def test_a_damaged_file_is_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "vipocc.yaml").write_text(text)
     with pytest.raises(WorkspaceError, match="damaged"):

@@ -112,7 +112,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError("cannot read the configuration", where=path, fix=f"check the path ({error.strerror})") from None
+        raise ConfigError(
+            "cannot read the configuration", where=path, fix=f"check the path ({error.strerror})"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError("not valid YAML", where=path, fix=str(error).replace("\n", " ")) from None
     if not isinstance(values, dict):
@@ -147,7 +149,9 @@ def _written(overrides: Iterable[str]) -> dict[str, Any]:
         try:
             parsed = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise ConfigError(f"the value of '{text}' is not valid YAML", fix="quote it, as in -o 'key=\"a: b\"'") from None
+            raise ConfigError(
+                f"the value of '{text}' is not valid YAML", fix="quote it, as in -o 'key=\"a: b\"'"
+            ) from None
         nested: Any = parsed
         for part in reversed(key.strip().split(".")):
             nested = {part: nested}
@@ -179,7 +183,8 @@ def _explain(error: ValidationError, schema: Any) -> ConfigError:
         hint = f"did you mean '{near[0]}'?" if near else f"known keys here: {', '.join(siblings[:12])}"
         return ConfigError(f"unknown configuration key '{key}'", fix=hint)
     return ConfigError(
-        f"configuration key '{key}' cannot be {first.get('input')!r}", fix=f"{first['msg'].lower()}; set it with -o {key}=…"
+        f"configuration key '{key}' cannot be {first.get('input')!r}",
+        fix=f"{first['msg'].lower()}; set it with -o {key}=…",
     )
 
 

@@ -19,9 +19,7 @@ class Progress(Protocol):
         """Count `n` more units; `status` replaces the figures shown at the end of the line."""
 
 
-def progress(
-    description: str, total: int, unit: str = "frames", *, done: int = 0
-) -> AbstractContextManager[Progress]:
+def progress(description: str, total: int, unit: str = "frames", *, done: int = 0) -> AbstractContextManager[Progress]:
     """Return a context manager that shows the advance of `total` units of work on standard error.
 
     Args:

@@ -39,7 +39,9 @@ class Workspace:
         path = path.resolve()
         if root is None:
             if dataset != "synthetic":
-                raise UsageError(f"where is {dataset}?", fix="add --root FOLDER, the folder the dataset was unpacked into")
+                raise UsageError(
+                    f"where is {dataset}?", fix="add --root FOLDER, the folder the dataset was unpacked into"
+                )
             root = path / "synthetic"
         elif dataset != "synthetic" and not root.is_dir():
             raise WorkspaceError("the dataset's root is not a folder", where=root, fix="correct --root")
@@ -67,7 +69,9 @@ class Workspace:
         file = path / FILE
         if not file.is_file():
             raise WorkspaceError(
-                "no vipocc workspace here", where=path, fix="run `vipocc init --dataset synthetic` (or kitti-360 --root …)"
+                "no vipocc workspace here",
+                where=path,
+                fix="run `vipocc init --dataset synthetic` (or kitti-360 --root …)",
             )
         try:
             values: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
