@@ -50,5 +50,5 @@ class DataConfig(Schema):
     val_occupancy: int = Field(default=64, ge=0)
     """How many val frames, evenly spaced over the split, get occupancy ground truth for validation while training."""
 
-    world: WorldConfig = Field(default_factory=WorldConfig)
+    world: WorldConfig = WorldConfig.model_validate({})
     """The synthetic world, for dataset `synthetic`."""
