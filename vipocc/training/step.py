@@ -1,0 +1,130 @@
+"""One optimisation step: from a batch to the losses of section 3.5 of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from vipocc.model.network import ViPOcc
+from vipocc.model.renderer import ColourViews
+from vipocc.training import losses
+from vipocc.training.batch import Batch, mirror, share_choices, to_batch, vary_colours
+from vipocc.training.config import TrainingConfig
+from vipocc.training.rays import patch_colours, patch_depth_factors, patch_pixels, patch_rays, patch_values
+
+
+def needs_depth_branch(config: TrainingConfig) -> bool:
+    """Return whether any loss looks at the refined depth, and so the pseudo-depth of the keys is needed."""
+    return config.loss.depth > 0 or config.loss.temporal > 0
+
+
+def prepare(raw: Mapping[str, Tensor], config: TrainingConfig, device: torch.device) -> Batch:
+    """Return a collated batch on the device, augmented as configured."""
+    batch = to_batch(raw, device)
+    if config.shared_patches:
+        batch = share_choices(batch)
+    if "colour_factors" in raw:
+        batch = replace(batch, images=vary_colours(batch.images, raw["colour_factors"]))
+    return mirror(batch) if config.flip == "geometry" else batch
+
+
+def training_losses(
+    model: ViPOcc, batch: Batch, config: TrainingConfig, *, jitter: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """Return the losses of a batch, each a scalar: `total` and its unweighted terms `rgb`, `depth`, `temporal`.
+
+    Args:
+        model: the model, in training mode and with its own precision of the 2D networks; the rest is float32.
+        batch: what `prepare` returned.
+        config: weights and variants of the losses, patches.
+        jitter: generator of the places of samples in their bins, None for mid-bin samples.
+    """
+    features = _encode(model, batch, config)
+    terms = {"rgb": _colour_term(model, features, batch, config, jitter)}
+    if needs_depth_branch(config):
+        refined = _refine(model, batch, config)
+        if config.loss.depth > 0:
+            terms["depth"] = _depth_term(model, features, refined[:, 0], batch, config, jitter)
+        if config.loss.temporal > 0:
+            terms["temporal"] = _temporal_term(model, refined, batch, config)
+    weights = (config.loss.rgb, config.loss.depth, config.loss.temporal)
+    return {"total": losses.total(terms["rgb"], terms.get("depth"), terms.get("temporal"), weights=weights), **terms}
+
+
+def _encode(model: ViPOcc, batch: Batch, config: TrainingConfig) -> Tensor:
+    """Return the features [B, C, H, W] of the key images."""
+    images = batch.images[:, 0]
+    if config.flip != "features":
+        return model.encode(images)
+    # The released augmentation shows the encoder a mirrored image and mirrors its answer back.
+    chosen = batch.mirrored[:, None, None, None]
+    features = model.encode(torch.where(chosen, images.flip(-1), images))
+    return torch.where(chosen, features.flip(-1), features)
+
+
+def _refine(model: ViPOcc, batch: Batch, config: TrainingConfig) -> Tensor:
+    """Return the refined depth [B, n, 1, H, W] of the key camera at t and, where a loss looks at it, t + 1."""
+    if batch.prior_depth is None:
+        raise ValueError("the batch has no pseudo-depth, but a loss needs it")
+    steps = 2 if config.loss.temporal > 0 else 1
+    images = batch.images[:, :steps].flatten(0, 1)
+    prior = batch.prior_depth[:, :steps].flatten(0, 1)[:, None]
+    return model.refine_depth(images, prior).unflatten(0, (-1, steps))
+
+
+def _colour_term(
+    model: ViPOcc, features: Tensor, batch: Batch, config: TrainingConfig, jitter: torch.Generator | None
+) -> Tensor:
+    pixels = patch_pixels(batch.centres, config.patch_size)
+    rays = patch_rays(pixels, batch.patch_views, batch.intrinsics, batch.key_from_view, batch.size, model.convention)
+    sample = torch.arange(len(batch.images), device=features.device)[:, None]
+    views = ColourViews(
+        images=batch.images[sample, batch.render_views],
+        intrinsics_ndc=batch.intrinsics[sample, batch.render_views],
+        view_from_key=invert_rigid(batch.key_from_view[sample, batch.render_views]),
+    )
+    rendered = model.render(features, batch.intrinsics[:, 0], rays, views, jitter=jitter)
+    assert rendered.colours is not None
+    assert rendered.invalid is not None
+    patches = pixels.shape[:-1]  # [B, P, size, size]
+    target = patch_colours(batch.images, pixels, batch.patch_views)
+    error = losses.colour_error(rendered.colours.unflatten(1, patches[1:]), target)
+    invalid = losses.invalid_rays(rendered.weights, rendered.invalid, config.loss.invalid_rays).reshape(patches)
+    return losses.colour_loss(error, invalid, config.loss.average).value
+
+
+def _depth_term(
+    model: ViPOcc,
+    features: Tensor,
+    refined: Tensor,
+    batch: Batch,
+    config: TrainingConfig,
+    jitter: torch.Generator | None,
+) -> Tensor:
+    pixels = patch_pixels(batch.depth_centres, config.patch_size)
+    key = torch.zeros_like(batch.depth_centres[..., 0])
+    rays = patch_rays(pixels, key, batch.intrinsics, batch.key_from_view, batch.size, model.convention)
+    distance = model.render(features, batch.intrinsics[:, 0], rays, jitter=jitter).distance
+    factor = patch_depth_factors(pixels, batch.intrinsics[:, 0], batch.size, model.convention)
+    return losses.depth_consistency(distance.reshape(factor.shape), factor, patch_values(refined, pixels)).value
+
+
+def _temporal_term(model: ViPOcc, refined: Tensor, batch: Batch, config: TrainingConfig) -> Tensor:
+    target, reference = (2.0 * batch.images[:, view] - 1.0 for view in (0, 1))
+    intrinsics, next_from_key = batch.intrinsics[:, 0], invert_rigid(batch.key_from_view[:, 1])
+    depths = refined[:, 0], refined[:, 1]
+    if config.loss.temporal_kind == "official":
+        return losses.temporal_loss_official(target, reference, *depths, intrinsics, next_from_key).loss
+    return losses.temporal_loss(target, reference, *depths, intrinsics, next_from_key, model.convention).loss
+
+
+def invert_rigid(transform: Tensor) -> Tensor:
+    """Return the inverse of rigid transforms [..., 4, 4], with the transposed rotation: no solver, no device wait."""
+    turn = transform[..., :3, :3].transpose(-1, -2)
+    shift = -(turn * transform[..., None, :3, 3]).sum(-1, keepdim=True)
+    last = torch.zeros_like(transform[..., 3:, :])
+    last[..., 3] = 1.0
+    return torch.cat([torch.cat([turn, shift], dim=-1), last], dim=-2)
