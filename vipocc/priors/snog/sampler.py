@@ -40,7 +40,7 @@ def draw_anchors(mixture: Mixture, n: int, rng: np.random.Generator) -> Anchors:
         if count:
             free &= ~_union(_near(candidates, accepted[:count], reach))
         conflicts = np.packbits(_near(candidates, candidates, reach), axis=1, bitorder="little")
-        taken = []
+        taken: list[int] = []
         # Bit i of `free` says that candidate i keeps its distance from all accepted so far: the lowest is the next.
         while free and count + len(taken) < n:
             first = (free & -free).bit_length() - 1
