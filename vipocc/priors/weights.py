@@ -120,7 +120,11 @@ def load_model(architecture: Any, weights: Weights, option: str) -> Any:
     try:
         with quiet_transformers():
             model, info = architecture.from_pretrained(
-                weights.folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+                weights.folder,
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
     except Exception as error:  # transformers, safetensors and torch each raise their own kinds for a damaged file
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

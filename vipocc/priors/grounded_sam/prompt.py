@@ -59,7 +59,8 @@ def build_prompt(classes: Sequence[InstanceClass], tokenizer: Any, max_tokens: i
             if not tokens or all(ids[k] == tokenizer.unk_token_id for k in tokens):
                 raise CheckpointError(
                     f"the detector's tokenizer does not know '{phrase}'",
-                    fix="give --model a detector with its own tokenizer files, or change priors.sam.classes",
+                    where=getattr(tokenizer, "name_or_path", None),
+                    fix="the folder needs the model's own tokenizer.json or vocab.txt, or change priors.sam.classes",
                 )
             spans.append((tokens[0], tokens[-1] + 1))
             owners.append(index)
