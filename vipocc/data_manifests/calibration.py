@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
@@ -13,6 +13,8 @@ import yaml
 from vipocc.errors import DataError, UsageError
 from vipocc.geometry.cameras import Mei, Pinhole
 from vipocc.geometry.poses import ORTHONORMAL_TOLERANCE, check_rigid
+
+_T = TypeVar("_T")
 
 PERSPECTIVE = ("image_00", "image_01")
 FISHEYE = ("image_02", "image_03")
@@ -207,7 +209,7 @@ def _read_mei(path: Path) -> Mei:
     )
 
 
-def _build(make: Callable[[], Any], path: Path) -> Any:
+def _build(make: Callable[[], _T], path: Path) -> _T:
     try:
         return make()
     except UsageError as error:

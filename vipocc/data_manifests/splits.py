@@ -206,7 +206,7 @@ def _rows(frame_ids: np.ndarray, ids: np.ndarray, reasons: dict[str, int]) -> np
     rows = np.searchsorted(frame_ids, ids)
     posed = frame_ids[np.minimum(rows, len(frame_ids) - 1)] == ids
     _add(reasons, "the frame has no pose", int((~posed).sum()))
-    return rows[posed]
+    return np.asarray(rows[posed])
 
 
 def _usable(
@@ -236,7 +236,7 @@ def _usable(
 
 def _keep(rows: np.ndarray, good: np.ndarray, reason: str, reasons: dict[str, int]) -> np.ndarray:
     _add(reasons, reason, int((~good).sum()))
-    return rows[good]
+    return np.asarray(rows[good])
 
 
 def _add(counts: dict[str, int], name: str, count: int) -> None:

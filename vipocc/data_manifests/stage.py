@@ -1,0 +1,203 @@
+"""What other stages call to have their frames ready: generate the synthetic world, index, prepare what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vipocc.data_manifests import prepare
+from vipocc.data_manifests.adapters import adapter
+from vipocc.data_manifests.config import DataConfig
+from vipocc.data_manifests.manifest import SPLITS, Manifest, read_metadata
+from vipocc.data_manifests.splits import assign_roles, refuse_overlap
+from vipocc.data_manifests.synthetic.generate import estimate, generate, is_complete
+from vipocc.errors import DataError, MissingInputError, UsageError
+from vipocc.progress import duration, say, size
+from vipocc.workspace import Workspace
+
+_INDEX_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """A manifest, and whether it still has to be written."""
+
+    manifest: Manifest
+    fresh: bool
+
+
+def ensure_indexed(workspace: Workspace, config: Any, *, auto: bool = True) -> Manifest:
+    """Return the workspace's manifest, indexing again if the dataset or what the index depends on has changed.
+
+    Args:
+        workspace: whose dataset.
+        config: the root configuration.
+        auto: generate an absent synthetic world, which takes minutes; else refuse.
+
+    Raises:
+        DataError: the dataset's files are wrong; nothing is written then.
+        MissingInputError: there is no synthetic world and `auto` is not set.
+    """
+    ensure_world(workspace, config, auto=auto)
+    indexed = index(workspace, config)
+    if indexed.fresh:
+        indexed.manifest.save(workspace.manifest)
+    return indexed.manifest
+
+
+def ensure_prepared(
+    workspace: Workspace,
+    config: Any,
+    split: str = "all",
+    kinds: Sequence[str] = ("frames",),
+    cameras: Literal["perspective", "all"] = "all",
+    *,
+    auto: bool = True,
+    jobs: int | None = None,
+) -> Manifest:
+    """Return the manifest with everything of `kinds` in the stores that the split's samples need.
+
+    What is missing is said in one line with an estimate, then made. A second call finds nothing to do.
+
+    Args:
+        workspace: whose dataset.
+        config: the root configuration.
+        split: train, val, test or all.
+        kinds: of frames, lidar, occupancy.
+        cameras: `perspective` leaves the fisheyes out.
+        auto: make what is missing; else refuse.
+        jobs: processes, by default one for each core.
+
+    Raises:
+        MissingInputError: something is missing and `auto` is not set.
+        DataError: the split has no usable sample, or an input file is wrong; nothing is written then.
+    """
+    unknown = [kind for kind in kinds if kind not in prepare.KINDS]
+    if unknown:
+        raise UsageError(f"'{unknown[0]}' cannot be prepared", fix=f"use {', '.join(prepare.KINDS)}")
+    workers = jobs or cores()
+    ensure_world(workspace, config, auto=auto, jobs=workers)
+    indexed = index(workspace, config)
+    manifest = indexed.manifest
+    require_samples(manifest, split)
+    work = plan_jobs(workspace, config.data, manifest, split, kinds, cameras)
+    todo = [(job, job.plan().missing) for job in work]
+    todo = [(job, missing) for job, missing in todo if missing]
+    if todo and not auto:
+        what = ", ".join(f"{missing:,} rows of {job.kind}" for job, missing in todo)
+        raise MissingInputError(
+            f"{what} are not prepared", fix=f"run `vipocc data prepare --split {split}`, or leave --no-auto out"
+        )
+    for job, _ in todo:
+        prepare.refuse_bad_inputs(manifest, job)
+    if indexed.fresh:
+        manifest.save(workspace.manifest)
+    for job, missing in todo:
+        took = duration(missing * job.seconds_per_row / workers)
+        say(f"preparing {missing:,} rows of {job.kind}: about {took}, {size(missing * job.bytes_per_row)}")
+        job.run(workers)
+    return manifest
+
+
+def plan_jobs(
+    workspace: Workspace,
+    config: DataConfig,
+    manifest: Manifest,
+    split: str,
+    kinds: Sequence[str],
+    cameras: Literal["perspective", "all"] = "all",
+) -> list[prepare.Job]:
+    """Return the preparation jobs of a split; writes nothing."""
+    made = []
+    for kind in kinds:
+        place = (manifest, workspace.manifest, workspace.store(kind), config)
+        if kind == "frames":
+            made.append(prepare.plan_frames(*place, manifest.needed(split, cameras)))
+        elif kind == "lidar":
+            made.append(prepare.plan_lidar(*place, prepare.lidar_rows(manifest, split)))
+        else:
+            made.append(prepare.plan_occupancy(*place, prepare.occupancy_rows(manifest, split, config)))
+    return made
+
+
+def ensure_world(workspace: Workspace, config: Any, *, auto: bool = True, jobs: int | None = None) -> None:
+    """Generate the synthetic world if the workspace's is absent or unfinished; does nothing for other datasets."""
+    if workspace.dataset != "synthetic" or is_complete(workspace.root, config.data.world):
+        return
+    if not auto:
+        raise MissingInputError(
+            "the synthetic world is not generated",
+            where=workspace.root,
+            fix="run `vipocc data prepare`, or leave --no-auto out",
+        )
+    workers = jobs or cores()
+    seconds, count = estimate(config.data.world, workers)
+    frames = config.data.world.frames
+    say(f"generating a synthetic world of {frames:,} frames: about {duration(seconds)}, {size(count)}")
+    generate(workspace.root, config.data.world, workers)
+
+
+def index(workspace: Workspace, config: Any, *, again: bool = False) -> Indexed:
+    """Return the manifest that is on disk if it still holds, else a new one that is not written yet.
+
+    Args:
+        workspace: whose dataset.
+        config: the root configuration.
+        again: index anew in any case.
+    """
+    reader = adapter(workspace.dataset)
+    lists = reader.lists(workspace.root, config.data)
+    refuse_overlap(lists, reader.same_drive)
+    digest = _digest(workspace.dataset, reader.state(workspace.root), lists.digest(), config.data)
+    if not again and _holds(workspace.manifest, workspace.dataset, digest):
+        return Indexed(Manifest.load(workspace.manifest, dataset=workspace.dataset, root=workspace.root), fresh=False)
+    manifest = Manifest(workspace.dataset, workspace.root, reader.index(workspace.root), digest=digest)
+    return Indexed(assign_roles(manifest, lists, config.data), fresh=True)
+
+
+def require_samples(manifest: Manifest, split: str) -> None:
+    """Raise `DataError` saying why, if a split has no usable sample."""
+    if manifest.key_rows(split):
+        return
+    counts: dict[str, int] = {}
+    for one in SPLITS if split == "all" else (split,):
+        for reason, count in manifest.left_out.get(one, {}).items():
+            counts[reason] = counts.get(reason, 0) + count
+    why = "; ".join(f"{reason}: {count:,}" for reason, count in sorted(counts.items(), key=lambda item: -item[1]))
+    raise DataError(
+        f"no sample of split {split} can be used ({why or 'it lists none'})",
+        where=manifest.root,
+        fix="see what to download with `vipocc data check`, or set data.split"
+        + (" (or data.fisheye=false)" if any("fisheye" in reason for reason in counts) else ""),
+    )
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _holds(path: Path, dataset: str, digest: str) -> bool:
+    try:
+        metadata = read_metadata(path)
+    except MissingInputError:
+        return False
+    except DataError:
+        return False  # damaged or of another version: it is derived data, so it is made again
+    return bool(metadata["dataset"] == dataset and metadata["digest"] == digest)
+
+
+def _digest(dataset: str, state: str, lists: str, config: DataConfig) -> str:
+    parts = {
+        "version": _INDEX_VERSION,
+        "dataset": dataset,
+        "state": state,
+        "lists": lists,
+        **config.model_dump(include={"fisheye", "fisheye_offset", "max_gap_ids", "max_gap_metres"}),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
