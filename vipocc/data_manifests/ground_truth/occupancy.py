@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vipocc.data_manifests.ground_truth.sweeps import ANGULAR_BINS, Sweep, angular_bin
+from vipocc.data_manifests.ground_truth.sweeps import ANGULAR_BINS, Sweep, angular_bin, check_sweep
 from vipocc.errors import DataError, UsageError
 from vipocc.geometry.poses import from_rotation, invert, rotation_x
 from vipocc.geometry.shapes import Float64, expect_rank
@@ -118,8 +118,9 @@ def occupancy_ground_truth(
     for index, (sweep, transform) in enumerate(_paired(sweeps, transforms)):
         velo_from_level = invert(transform)
         local = cells[undecided] @ velo_from_level[:3, :3].T + velo_from_level[:3, 3]
-        prepared = sweep if isinstance(sweep, Sweep) else Sweep(np.asarray(sweep))
-        seen = _seen(local, prepared, transform, grid, rule, index)
+        if not isinstance(sweep, Sweep):
+            check_sweep(sweep)
+        seen = _seen(local, sweep, transform, grid, rule, index)
         if visible is None:
             visible = seen.copy()
         seen_by[undecided] += seen
@@ -218,17 +219,30 @@ def _cell_distance(local: Float64, rule: Rule) -> Float64:
     return np.sqrt(planar2 + local[:, 2] ** 2 + 1.0) if rule == "official" else np.sqrt(planar2)
 
 
-def _arcs(angle: Float64) -> list[tuple[int, int]]:
-    """Stretches of bins [first, last) that the interpolation at these angles reads, with a bin to spare."""
+def _needed_bins(angle: Float64) -> Mask:
+    """bool [360]: the bins that the interpolation at these angles reads, with one to spare on either side."""
     centre = angular_bin(angle)
     needed = np.zeros(ANGULAR_BINS, dtype=np.bool_)
     for offset in (-2, -1, 0, 1, 2):
         needed[(centre + offset) % ANGULAR_BINS] = True
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], needed, [False]]).astype(np.int8)))
-    return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
+    return needed
 
 
-def _seen(local: Float64, sweep: Sweep, level_from_velo: Float64, grid: SliceGrid, rule: Rule, index: int) -> Mask:
+def _part(points: NDArray[Any], needed: Mask) -> Sweep:
+    """The points in the `needed` bins; all of them where those reach round half a turn or more."""
+    bins = np.flatnonzero(needed)
+    gaps = np.diff(bins, append=bins[0] + ANGULAR_BINS)
+    widest = int(np.argmax(gaps))
+    if gaps[widest] <= ANGULAR_BINS // 2 + 1:
+        return Sweep(points)
+    first = bins[(widest + 1) % len(bins)]
+    last = first + ANGULAR_BINS - gaps[widest] + 1
+    return Sweep.part(points, first * _BIN_WIDTH - np.pi, last * _BIN_WIDTH - np.pi)
+
+
+def _seen(
+    local: Float64, sweep: NDArray[Any] | Sweep, level_from_velo: Float64, grid: SliceGrid, rule: Rule, index: int
+) -> Mask:
     """Which of the cells `local` [n, 3] (sensor frame) the sweep sees.
 
     A sweep from down the road sees the slice within a few degrees, so only those bins' points are visited. A bin
@@ -237,13 +251,17 @@ def _seen(local: Float64, sweep: Sweep, level_from_velo: Float64, grid: SliceGri
     if not len(local):
         return np.zeros(0, dtype=np.bool_)
     angle = np.arctan2(local[:, 1], local[:, 0])
+    needed = _needed_bins(angle)
+    part = sweep if isinstance(sweep, Sweep) else _part(sweep, needed)
     ranges = np.zeros(ANGULAR_BINS)
-    for first, last in _arcs(angle):
-        ranges[first:last] = _bin_ranges(sweep, level_from_velo, grid, first, last)
+    edges = np.flatnonzero(np.diff(needed.astype(np.int8), prepend=0, append=0))
+    for first, last in edges.reshape(-1, 2):
+        ranges[first:last] = _bin_ranges(part, level_from_velo, grid, int(first), int(last))
     if np.isinf(ranges).any():
         if rule == "official":
-            ranges = _bin_ranges(sweep, level_from_velo, grid, 0, ANGULAR_BINS)
-        ranges = _fill_empty(ranges, sweep, level_from_velo, grid, rule, index)
+            part = sweep if isinstance(sweep, Sweep) else Sweep(sweep)
+            ranges = _bin_ranges(part, level_from_velo, grid, 0, ANGULAR_BINS)
+        ranges = _fill_empty(ranges, part, level_from_velo, grid, rule, index)
     distance = _cell_distance(local, rule)
     return (distance <= np.interp(angle, _PROFILE_ANGLES, _wrap(ranges))) & (distance >= BLIND_RANGE)
 
@@ -252,8 +270,7 @@ def angular_profile_reference(
     points: NDArray[Any], level_from_velo: ArrayLike, grid: SliceGrid = SLICE_GRID, rule: Rule = "official"
 ) -> Float64:
     """`angular_profile` of points [n, 3], bin by bin as published_system.md 7.2 tells it."""
-    if len(points) < ANGULAR_BINS:
-        raise DataError(f"a sweep of {len(points)} points is too sparse for {ANGULAR_BINS} directions")
+    check_sweep(points)
     kept = points[_in_slice(points, np.asarray(level_from_velo, dtype=np.float64), grid)].astype(np.float64)
     if rule == "official" and not len(kept):
         raise DataError("a LiDAR sweep of the frame has no point at the height of the slice")

@@ -45,6 +45,13 @@ def angular_bin(angle: NDArray[np.float64]) -> NDArray[np.intp]:
     return np.minimum(position.astype(np.intp), ANGULAR_BINS - 1)
 
 
+def check_sweep(points: NDArray[Any]) -> None:
+    """Raise unless `points` is [n, 3] with at least one point for each angular bin on average."""
+    expect_rank("points", points, None, 3)
+    if len(points) < ANGULAR_BINS:
+        raise DataError(f"a sweep of {len(points)} points is too sparse for {ANGULAR_BINS} directions")
+
+
 class Sweep:
     """The points of one sweep ordered by angular bin.
 
@@ -52,20 +59,37 @@ class Sweep:
     that can hide a given cell lie in one or two contiguous stretches. 12 bytes a point.
     """
 
-    __slots__ = ("points", "starts")
+    points: NDArray[Any]
+    """[n, 3] in the sensor frame, bin after bin, in the dtype that came in."""
+    starts: NDArray[np.intp]
+    """[361] where each bin begins in `points`, and the end of the last."""
 
     def __init__(self, points: NDArray[Any]) -> None:
         """Sort points [n, 3] in the sensor frame; raises DataError for fewer points than there are bins."""
-        expect_rank("points", points, None, 3)
-        if len(points) < ANGULAR_BINS:
-            raise DataError(f"a sweep of {len(points)} points is too sparse for {ANGULAR_BINS} directions")
-        coordinates = np.asarray(points)
-        x, y = coordinates[:, 0].astype(np.float64), coordinates[:, 1].astype(np.float64)
+        check_sweep(points)
+        self._order(points)
+
+    @classmethod
+    def part(cls, points: NDArray[Any], first_angle: float, last_angle: float) -> Sweep:
+        """The points of a sweep from `first_angle` counter-clockwise to `last_angle`, less than half a turn away.
+
+        A little more on either side; far quicker than sorting the whole sweep for one frame.
+        """
+        low, high = first_angle - 1e-3, last_angle + 1e-3
+        x, y = points[:, 0], points[:, 1]
+        inside = y * float(np.cos(low)) >= x * float(np.sin(low))
+        inside &= x * float(np.sin(high)) >= y * float(np.cos(high))
+        sweep = cls.__new__(cls)
+        sweep._order(points[inside])
+        return sweep
+
+    def _order(self, points: NDArray[Any]) -> None:
+        x, y = points[:, 0].astype(np.float64), points[:, 1].astype(np.float64)
         bins = angular_bin(np.arctan2(y, x)).astype(np.int16)
-        self.points: NDArray[Any] = coordinates[np.argsort(bins, kind="stable")]
-        """[n, 3] in the sensor frame, bin after bin, in the dtype that came in."""
-        self.starts = np.concatenate([[0], np.cumsum(np.bincount(bins, minlength=ANGULAR_BINS))])
-        """[361] where each bin begins in `points`, and the end of the last."""
+        # take() is four times as fast here as indexing.
+        self.points = np.take(points, np.argsort(bins, kind="stable"), axis=0)
+        counts = np.bincount(bins, minlength=ANGULAR_BINS)
+        self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
 
 
 class SweepCache:
