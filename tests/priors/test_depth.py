@@ -139,7 +139,9 @@ def test_a_hub_id_that_cannot_be_fetched_names_both_ways_out(tmp_path: Path, mon
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("damage", ["absent", "empty", "truncated", "incomplete", "reshaped", "other", "relative", "json"])
+@pytest.mark.parametrize(
+    "damage", ["absent", "empty", "truncated", "incomplete", "reshaped", "other", "relative", "json"]
+)
 def test_a_wrong_or_damaged_model_is_one_sentence(tmp_path: Path, tiny: dict[str, Path], damage: str) -> None:
     folder = tmp_path / "model"
     if damage == "empty":

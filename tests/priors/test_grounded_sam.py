@@ -11,7 +11,6 @@ import torch
 from vipocc.errors import CheckpointError, ConfigError
 from vipocc.priors.config import CLASSES, MAX_INSTANCES, InstanceClass, SamConfig
 from vipocc.priors.grounded_sam.boxes import clip, from_centres, overlap, suppress
-from vipocc.priors.grounded_sam.provenance import instances_fingerprint
 from vipocc.priors.grounded_sam.detector import GroundingDino, select
 from vipocc.priors.grounded_sam.preprocessing import (
     detector_input,
@@ -21,6 +20,7 @@ from vipocc.priors.grounded_sam.preprocessing import (
     segmenter_size,
 )
 from vipocc.priors.grounded_sam.prompt import Prompt, build_prompt, classify, prompt_text
+from vipocc.priors.grounded_sam.provenance import instances_fingerprint
 from vipocc.priors.grounded_sam.records import Detections, pack, paint
 from vipocc.priors.grounded_sam.segmenter import Sam
 from vipocc.priors.tiny import make_tiny_grounding_dino
@@ -54,7 +54,7 @@ def test_the_default_prompt_is_table_8_with_the_traffic_it_merges() -> None:
     [(), (ROAD, ROAD), (ROAD, InstanceClass(label="street", phrases=("road",), sampling="uniform"))],
 )
 def test_classes_must_be_distinct(classes: tuple[InstanceClass, ...]) -> None:
-    with pytest.raises(ValueError, match="class is needed|stands twice"):
+    with pytest.raises(ValueError, match=r"class is needed|stands twice"):
         SamConfig(classes=classes)
 
 
@@ -151,7 +151,7 @@ def test_selection_thresholds_clips_suppresses_and_caps() -> None:
     assert found.labels.tolist() == [1, 1, 0]
     np.testing.assert_allclose(found.scores, [0.9, 0.8, 0.5], rtol=1e-6)
     np.testing.assert_allclose(found.boxes, [[0, 0, 40, 20], [180, 40, 200, 60], [79, 40, 121, 60]], atol=1e-4)
-    many = np.zeros((900, 4), np.float32) + [0, 0, 0.01, 0.01]
+    many = np.tile(np.float32([0, 0, 0.01, 0.01]), (900, 1))
     many[:, 0], many[:, 1] = np.arange(900) % 30 / 30 + 0.01, np.arange(900) // 30 / 30 + 0.01
     rows = probabilities(*({3: 0.4 + k / 2000} for k in range(900)))
     capped = select(rows, many, PROMPT, settings, 300, 300)
@@ -299,7 +299,7 @@ def test_a_detector_without_tokenizer_is_one_sentence(tmp_path: Path, tiny: dict
 
 
 def test_a_swapped_pair_of_models_is_refused(tiny: dict[str, Path]) -> None:
-    with pytest.raises(CheckpointError, match="type 'sam' where 'grounding-dino' is needed.*--detector"):
+    with pytest.raises(CheckpointError, match=r"type 'sam' where 'grounding-dino' is needed.*--detector"):
         instances_fingerprint(config(tiny, detector=str(tiny["segmenter"])))
 
 

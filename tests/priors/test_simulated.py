@@ -156,7 +156,7 @@ def test_touching_neighbours_of_one_class_are_merged_at_times() -> None:
     ids = np.zeros((96, 320), np.uint16)
     ids[40:60, 40:80], ids[40:60, 80:120], ids[40:60, 120:160] = 1, 2, 3
     always = PERFECT.model_copy(update={"merged": 1.0})
-    found, masks = instances(ids, {1: "car", 2: "car", 3: "person"}, always)
+    _, masks = instances(ids, {1: "car", 2: "car", 3: "person"}, always)
     assert sorted(int(mask.sum()) for mask in masks) == [800, 1600]
     assert len(instances(ids, {1: "car", 2: "car", 3: "person"}, PERFECT)[0]) == 3
     counts = [

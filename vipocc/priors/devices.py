@@ -33,7 +33,9 @@ def resolve_devices(device: str = "auto", *, every: bool = False) -> tuple[str, 
         return tuple(f"cuda:{index}" for index in range(count))
     index = int(device.partition(":")[2] or 0)
     if index >= count:
-        raise DeviceError(f"there is no device cuda:{index}, only {count}", fix=f"use --device cuda:0 to cuda:{count - 1}")
+        raise DeviceError(
+            f"there is no device cuda:{index}, only {count}", fix=f"use --device cuda:0 to cuda:{count - 1}"
+        )
     return (f"cuda:{index}",)
 
 

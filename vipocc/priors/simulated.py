@@ -38,7 +38,7 @@ def scale_field(
     phase = rng.uniform(0, 1, _WAVES) + along * row / config.field_frames
     x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
     waves = np.exp(2j * np.pi * (np.outer(y, down) + phase)) @ np.exp(2j * np.pi * np.outer(across, x))
-    return (config.field * np.sqrt(2 / _WAVES) * waves.real).astype(np.float32)
+    return np.asarray(config.field * np.sqrt(2 / _WAVES) * waves.real, np.float32)
 
 
 def simulate_depth(
@@ -75,7 +75,7 @@ def simulate_depth(
     noise = generator(seed, "simulated-depth", sequence, camera, row).standard_normal((height, width), np.float32)
     factor = config.scale * np.exp(field + np.float32(config.noise) * noise)
     depth = factor / np.maximum(inverse, 1e-6)
-    return np.minimum(depth, config.cap).astype(np.float32)
+    return np.asarray(np.minimum(depth, config.cap), np.float32)
 
 
 def simulate_instances(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from vipocc.priors.config import MAX_INSTANCES, InstanceClass, SnogConfig
+from vipocc.priors.config import MAX_INSTANCES, InstanceClass
+from vipocc.priors.snog.config import SnogConfig
 from vipocc.priors.snog.sampler import check_image
 from vipocc.stores.spec import ArraySpec, StoreSpec
+
 
 def depth_spec(dataset: str, size: tuple[int, int], stored: str) -> StoreSpec:
     """Return the specification of depth.zarr for prepared images of `size` (height, width)."""

@@ -129,7 +129,9 @@ def load_model(architecture: Any, weights: Weights, option: str) -> Any:
     except Exception as error:  # transformers, safetensors and torch each raise their own kinds for a damaged file
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"the weights cannot be read ({reason})", where=weights.folder, fix=f"download them again or correct {option}"
+            f"the weights cannot be read ({reason})",
+            where=weights.folder,
+            fix=f"download them again or correct {option}",
         ) from error
     for kind in ("missing_keys", "mismatched_keys"):
         names = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in info.get(kind) or ())
@@ -213,7 +215,7 @@ def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
     for path in (folder / "config.json", *(Path(name) for name, _, _ in files)):
         digest.update(path.name.encode() + b"\0")
         with path.open("rb") as handle:
-            for block in iter(lambda: handle.read(1 << 22), b""):  # noqa: B023  (used up before the next handle)
+            for block in iter(lambda: handle.read(1 << 22), b""):
                 digest.update(block)
     return digest.hexdigest()
 
@@ -228,5 +230,7 @@ def _licence(name: str, folder: Path) -> str:
     known = LICENCES.get(name.lower())
     if known is None:
         # A folder filled by `hf download` usually keeps the repository's own name.
-        known = next((text for hub_id, text in LICENCES.items() if hub_id.endswith("/" + folder.name.lower())), "unknown")
+        known = next(
+            (text for hub_id, text in LICENCES.items() if hub_id.endswith("/" + folder.name.lower())), "unknown"
+        )
     return known

@@ -55,7 +55,7 @@ class DepthComputer:
         self._model = self._reader = None
 
     def seconds_per_row(self, device: str, size: tuple[int, int]) -> float:
-        """Return the time that one image of `size` takes, measured on a batch of noise after a first, unmeasured one."""
+        """Return the time that one image of `size` takes, measured on the second of two batches of noise."""
         from vipocc.priors.depth.depth_anything import DepthAnything
 
         model = DepthAnything(self.config, device)

@@ -12,7 +12,7 @@ def from_centres(boxes: NDArray[np.floating], height: int, width: int) -> Boxes:
     """Return boxes [K, 4] in pixels from normalised (centre x, centre y, width, height)."""
     centre, half = boxes[:, :2], boxes[:, 2:] / 2
     scale = np.array([width, height, width, height])
-    return (np.concatenate([centre - half, centre + half], 1) * scale).astype(np.float32)
+    return np.asarray(np.concatenate([centre - half, centre + half], 1) * scale, np.float32)
 
 
 def clip(boxes: Boxes, height: int, width: int) -> Boxes:
@@ -26,7 +26,7 @@ def overlap(first: Boxes, second: Boxes) -> NDArray[np.float64]:
     sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
     common = sides.prod(-1)
     union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
 
 
 def suppress(boxes: Boxes, scores: NDArray[np.floating], classes: NDArray[np.integer], iou: float) -> NDArray[np.int64]:

@@ -14,8 +14,8 @@ from PIL import Image
 PREPROCESSING = "official-1: pillow bilinear; detector shortest/longest side, ImageNet; segmenter longest side, padded"
 """Named in every record; changes whenever a number that comes out could."""
 
-_MEAN = np.float32([0.485, 0.456, 0.406])
-_STD = np.float32([0.229, 0.224, 0.225])
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def detector_size(height: int, width: int, shortest: int = 800, longest: int = 1333) -> tuple[int, int]:
