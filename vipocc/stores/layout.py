@@ -1,0 +1,184 @@
+"""The Zarr v3 side of a store: metadata of groups and arrays, and shards to and from bytes.
+
+Everything is written by zarr and readable with zarr or xarray alone. Shards are encoded into memory first, so that they
+can be checksummed, staged and fsynced as whole files; encoding is deterministic, so the same rows give the same bytes.
+Every chunk ends in a CRC-32C: a reader that knows nothing of the ledger still cannot return altered data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import LocalStore, MemoryStore
+
+from vipocc.errors import MissingInputError, StoreError
+from vipocc.stores.spec import FORMAT_VERSION, FRAME_ID, ROW_DIMENSION, SHARD, ArraySpec, Json, StoreSpec, Unit
+
+_ATTRIBUTE = "vipocc"
+
+
+def compressors(spec: ArraySpec) -> list[Any]:
+    """Return the chunk codecs of an array; the choice for depth is measured, the others follow its bit layout."""
+    size = np.dtype(spec.dtype).itemsize
+    packed: Any
+    if spec.codec == "depth":
+        packed = BloscCodec(typesize=size, cname="zstd", clevel=3, shuffle="bitshuffle")
+    elif spec.codec == "image":
+        packed = BloscCodec(typesize=size, cname="zstd", clevel=3, shuffle="noshuffle")
+    elif spec.codec == "labels":
+        packed = BloscCodec(typesize=size, cname="zstd", clevel=5, shuffle="shuffle" if size > 1 else "noshuffle")
+    else:
+        packed = ZstdCodec(level=3)
+    return [packed, Crc32cCodec()]
+
+
+def shard_path(root: Path, unit: Unit, spec: ArraySpec) -> Path:
+    """Return the file of one unit's shard of one array."""
+    return root / unit.group / spec.name / "c" / "/".join([str(unit.shard)] + ["0"] * len(spec.shape))
+
+
+def create_root(path: Path, spec: StoreSpec) -> None:
+    """Write the root group with the store's specification in its attributes."""
+    description = {"format_version": spec.format_version, "kind": spec.kind, **_flat(spec), _ATTRIBUTE: spec.to_json()}
+    zarr.create_group(LocalStore(path), attributes=description, overwrite=True)
+
+
+def read_root(path: Path, fix: str | None = None) -> StoreSpec:
+    """Read a store's specification.
+
+    Raises:
+        MissingInputError: there is nothing at `path`.
+        StoreError: it is not a store of vipocc, its metadata is damaged, or its format version is not this one.
+    """
+    file = path / "zarr.json"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))["attributes"]
+        held = values[_ATTRIBUTE]
+    except (FileNotFoundError, NotADirectoryError):
+        if path.exists():
+            raise StoreError("this is not a Zarr v3 store of vipocc", where=path, fix="choose another path") from None
+        raise MissingInputError(f"there is no store '{path.stem}' yet", where=path, fix=fix) from None
+    except (ValueError, KeyError, TypeError):
+        raise StoreError("the store's metadata is damaged or not vipocc's", where=file, fix=_MOVE) from None
+    version = held.get("format_version")
+    if version != FORMAT_VERSION:
+        age = "a newer" if isinstance(version, int) and version > FORMAT_VERSION else "an older"
+        fix = f"this vipocc reads version {FORMAT_VERSION}: move the store away and run its command again"
+        raise StoreError(f"the store has format version {version}, of {age} vipocc", where=path, fix=fix)
+    try:
+        return StoreSpec.from_json(held)
+    except (KeyError, TypeError, ValueError):
+        raise StoreError("the store's metadata is damaged", where=file, fix=_MOVE) from None
+
+
+_MOVE = "move the store away and run the command that writes it again"
+
+
+def create_group(root: Path, group: str, frame_ids: NDArray[np.int64], spec: StoreSpec) -> None:
+    """Write the metadata of one group's arrays and its `frame_id` array; what is there is written over."""
+    store = LocalStore(root)
+    parts = group.split("/")
+    for depth in range(1, len(parts)):
+        zarr.open_group(store, path="/".join(parts[:depth]), mode="a", zarr_format=3, use_consolidated=False)
+    zarr.open_group(store, path=group, mode="a", zarr_format=3, use_consolidated=False)
+    n = len(frame_ids)
+    ids = zarr.create_array(
+        store, name=f"{group}/{FRAME_ID}", shape=(n,), dtype="int64", chunks=(max(n, 1),), fill_value=-1,
+        dimension_names=(ROW_DIMENSION,), overwrite=True,
+        attributes={"units": "1", "description": "frame id of each row, as in the dataset's file names"},
+    )  # fmt: skip
+    ids[:] = frame_ids
+    for array in spec.arrays:
+        attributes: Json = {"units": array.units, "description": array.description, "coordinates": FRAME_ID}
+        _create_array(store, f"{group}/{array.name}", n, array, attributes)
+
+
+def read_frame_ids(root: Path, group: str) -> NDArray[np.int64]:
+    """Return the `frame_id` array of a group; raises `StoreError` if it cannot be read."""
+    try:
+        ids = zarr.open_array(LocalStore(root, read_only=True), path=f"{group}/{FRAME_ID}", mode="r")
+        return np.asarray(ids[:], dtype=np.int64)
+    except (OSError, ValueError, KeyError) as error:
+        where = root / group / FRAME_ID
+        raise StoreError(f"the frame ids of a group cannot be read ({error})", where=where, fix=_MOVE) from None
+
+
+def encode_shard(spec: ArraySpec, rows: Mapping[int, NDArray[Any]], n: int) -> bytes:
+    """Return the bytes of the shard of `n <= 64` rows that holds `rows`, by position in the shard.
+
+    A row held has a chunk even where it equals the fill value; a row not held has none.
+    """
+    held: dict[str, Any] = {}
+    array = _create_array(MemoryStore(held), "", n, spec, {})
+    positions = sorted(rows)
+    breaks = [k for k in range(1, len(positions)) if positions[k] != positions[k - 1] + 1]
+    for first, end in zip([0, *breaks], [*breaks, len(positions)], strict=True):
+        run = positions[first:end]
+        array[run[0] : run[-1] + 1] = np.stack([rows[p] for p in run])
+    content: bytes = held[_shard_key(spec)].to_bytes()
+    return content
+
+
+def decode_shard(spec: ArraySpec, content: bytes, n: int) -> NDArray[Any]:
+    """Return the `n` rows of a shard; raises `StoreError` if its bytes are not a sound shard of this array."""
+    array = _in_memory(spec, content, n)
+    try:
+        return np.asarray(array[...])
+    except _CODEC_ERRORS as error:
+        raise StoreError(f"a shard of '{spec.name}' cannot be decoded ({error})") from None
+
+
+def decode_rows(spec: ArraySpec, content: bytes, n: int) -> dict[int, NDArray[Any]]:
+    """Return those rows `[1, *shape]` of a damaged shard that still decode, by position."""
+    array = _in_memory(spec, content, n)
+    rows = {}
+    for position in range(n):
+        with suppress(*_CODEC_ERRORS):
+            rows[position] = np.asarray(array[position : position + 1])
+    return rows
+
+
+# What zarr and the codecs raise on bytes that are not their own.
+_CODEC_ERRORS = (ValueError, RuntimeError, IndexError, KeyError, TypeError, OSError, AssertionError, EOFError)
+
+
+def _in_memory(spec: ArraySpec, content: bytes, n: int) -> Any:
+    held: dict[str, Any] = {}
+    array = _create_array(MemoryStore(held), "", n, spec, {})
+    held[_shard_key(spec)] = default_buffer_prototype().buffer.from_bytes(content)
+    return array
+
+
+def _create_array(store: Any, name: str, n: int, spec: ArraySpec, attributes: Json) -> Any:
+    return zarr.create_array(
+        store,
+        name=name or None,
+        shape=(n, *spec.shape),
+        dtype=spec.dtype,
+        chunks=(1, *spec.shape),
+        shards=(SHARD, *spec.shape),
+        compressors=compressors(spec),
+        fill_value=np.dtype(spec.dtype).type(spec.fill),
+        dimension_names=(ROW_DIMENSION, *spec.dims),
+        attributes=attributes,
+        config={"write_empty_chunks": True},
+        overwrite=True,
+    )
+
+
+def _shard_key(spec: ArraySpec) -> str:
+    return "c/" + "/".join(["0"] * (1 + len(spec.shape)))
+
+
+def _flat(spec: StoreSpec) -> Json:
+    # Beside our own object, so that a plain reader sees the dataset and its like without knowing our names.
+    return {k: v for k, v in spec.attributes.items() if k not in {"kind", "format_version", _ATTRIBUTE}}

@@ -1,0 +1,148 @@
+"""What is left to do, and the doing of one unit: plan, lock, compute, commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vipocc.errors import DataError, MissingInputError, StoreError
+from vipocc.stores.files import digest_file
+from vipocc.stores.spec import Json, Request, UnitComputer, file_ref
+from vipocc.stores.writer import Store
+
+
+@dataclass(frozen=True)
+class Todo:
+    """A request and those of its rows that are missing."""
+
+    request: Request
+    missing: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        todo: the requests with rows missing.
+        rows: how many rows were asked for.
+        done: how many of them the store holds, made from these inputs by these means.
+    """
+
+    todo: tuple[Todo, ...]
+    rows: int
+    done: int
+
+    @property
+    def missing(self) -> int:
+        """How many rows are to be computed."""
+        return self.rows - self.done
+
+
+def plan(store: Store, requests: Iterable[Request], *, overwrite: bool = False) -> Plan:
+    """Compare requests with the ledger, row by row; writes nothing.
+
+    Raises:
+        StoreError: the store holds rows of another fingerprint and `overwrite` is not set.
+    """
+    todo, rows, done = [], 0, 0
+    for request in requests:
+        record = store.held(request.unit)
+        missing = store.missing(request, record)
+        rows += len(request.rows)
+        done += len(request.rows) - len(missing)
+        if missing:
+            todo.append(Todo(request, missing))
+    if not overwrite:
+        for group, fingerprint in {t.request.unit.group: t.request.fingerprint for t in todo}.items():
+            if store.holds_rows(group):
+                store.check_fingerprint(group, fingerprint)
+    return Plan(tuple(todo), rows, done)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one unit went: `committed`, `held` (nothing was missing any more), `locked` by another process, or `failed`.
+
+    A `fatal` failure (anything but a fault of this unit's own input) ends the run.
+    """
+
+    request: Request
+    state: Literal["committed", "held", "locked", "failed"]
+    rows: int = 0
+    error: Exception | None = None
+    fatal: bool = False
+
+
+def perform(store: Store, request: Request, computer: UnitComputer, advance: Callable[[int], None]) -> Outcome:
+    """Do one unit under its lock: carry through what a kill interrupted, compute the missing rows, commit.
+
+    Args:
+        store: the store.
+        request: the unit and rows wanted.
+        computer: opened.
+        advance: called with the number of rows just computed.
+    """
+    try:
+        with store.ledger.lock(request.unit) as mine:
+            if not mine:
+                return Outcome(request, "locked")
+            store.recover(request.unit)
+            kept = store.verified(request.unit)
+            missing = store.missing(request, kept)
+            if not missing:
+                return Outcome(request, "held")
+            store.check_fingerprint(request.unit.group, request.fingerprint)
+            started = time.perf_counter()
+            _unchanged(store.root, request, missing)
+            arrays = _compute(computer, request, missing, advance)
+            _unchanged(store.root, request, missing)
+            inputs = {row: [_with_digest(ref, store.root) for ref in request.inputs[row]] for row in missing}
+            store.commit(request, missing, arrays, inputs, kept, time.perf_counter() - started)
+            return Outcome(request, "committed", len(missing))
+    except (DataError, MissingInputError) as error:
+        return Outcome(request, "failed", error=error)
+    except Exception as error:
+        return Outcome(request, "failed", error=error, fatal=True)
+
+
+def _compute(
+    computer: UnitComputer, request: Request, rows: Sequence[int], advance: Callable[[int], None]
+) -> Mapping[str, NDArray[Any]]:
+    step = max(1, int(getattr(computer, "rows_per_call", len(rows))))
+    parts = []
+    for first in range(0, len(rows), step):
+        some = rows[first : first + step]
+        parts.append(computer.compute(request.unit, some))
+        advance(len(some))
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _unchanged(root: Path, request: Request, rows: Sequence[int]) -> None:
+    for row in rows:
+        for ref in request.inputs[row]:
+            if "path" in ref:
+                now = file_ref(root / ref["path"], root)
+                if any(now[k] != ref[k] for k in ("size", "mtime_ns") if k in ref):
+                    raise DataError(
+                        "an input file changed while it was being worked on", where=root / ref["path"], fix="run again"
+                    )
+
+
+def _with_digest(ref: Json, root: Path) -> Json:
+    return {**ref, "digest": digest_file(root / ref["path"])} if "path" in ref else ref
+
+
+def worker_died(request: Request, what: str) -> Outcome:
+    """Return the outcome of a unit whose worker process died."""
+    fix = "its rows were not committed; run the same command again (with fewer workers, if memory ran out)"
+    error = StoreError(f"a worker process died ({what}) in unit {request.unit.key}", fix=fix)
+    return Outcome(request, "failed", error=error)
