@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vipocc.errors import MissingInputError, StoreError
 from vipocc.progress import size as readable_size
-from vipocc.stores import StoreReader
+from vipocc.stores.reader import StoreReader
 from vipocc.training.samples import SamplePaths, SampleTable
 from vipocc.training.step import needs_depth_branch
 from vipocc.workspace import Workspace

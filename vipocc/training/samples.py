@@ -27,7 +27,7 @@ from vipocc.errors import VipoccError
 from vipocc.geometry.cameras import Pinhole
 from vipocc.geometry.ndc import intrinsics_to_ndc
 from vipocc.geometry.poses import relative
-from vipocc.stores import StoreReader
+from vipocc.stores.reader import StoreReader
 from vipocc.training.config import TrainingConfig
 from vipocc.training.rays import choose_anchors, choose_patches, split_views, uniform_centres
 from vipocc.training.seeds import numpy_generator

@@ -69,10 +69,15 @@ def _refine(model: ViPOcc, batch: Batch, config: TrainingConfig) -> Tensor:
     """Return the refined depth [B, n, 1, H, W] of the key camera at t and, where a loss looks at it, t + 1."""
     if batch.prior_depth is None:
         raise ValueError("the batch has no pseudo-depth, but a loss needs it")
-    steps = 2 if config.loss.temporal > 0 else 1
-    images = batch.images[:, :steps].flatten(0, 1)
-    prior = batch.prior_depth[:, :steps].flatten(0, 1)[:, None]
-    return model.refine_depth(images, prior).unflatten(0, (-1, steps))
+    images, prior = batch.images[:, :2], batch.prior_depth[:, :, None]
+    if config.loss.temporal > 0 and config.loss.temporal_kind == "official":
+        return model.refine_depth(images.flatten(0, 1), prior.flatten(0, 1)).unflatten(0, (-1, 2))
+    depths = [model.refine_depth(images[:, 0], prior[:, 0])]
+    if config.loss.temporal > 0:
+        # The depth at t + 1 only enters the weight mask of Eq. 9, through which no gradient goes.
+        with torch.no_grad():
+            depths.append(model.refine_depth(images[:, 1], prior[:, 1]))
+    return torch.stack(depths, dim=1)
 
 
 def _colour_term(
@@ -107,6 +112,8 @@ def _depth_term(
     pixels = patch_pixels(batch.depth_centres, config.patch_size)
     key = torch.zeros_like(batch.depth_centres[..., 0])
     rays = patch_rays(pixels, key, batch.intrinsics, batch.key_from_view, batch.size, model.convention)
+    # All of them start at the key camera, so that features are looked up once per ray and not per sample.
+    rays = replace(rays, central=True)
     distance = model.render(features, batch.intrinsics[:, 0], rays, jitter=jitter).distance
     factor = patch_depth_factors(pixels, batch.intrinsics[:, 0], batch.size, model.convention)
     return losses.depth_consistency(distance.reshape(factor.shape), factor, patch_values(refined, pixels)).value
