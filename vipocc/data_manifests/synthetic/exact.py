@@ -106,7 +106,7 @@ class ExactTruth:
 
     def occupancy_at(self, points: NDArray[np.floating], sequence: str, frame_id: int) -> NDArray[np.bool_]:
         """Return whether world points [..., 3] lie inside a solid or below the ground at a frame's time."""
-        return self.instance_at(points, sequence, frame_id) != SKY_ID
+        return np.asarray(self.instance_at(points, sequence, frame_id) != SKY_ID)
 
     def instance_at(self, points: NDArray[np.floating], sequence: str, frame_id: int) -> NDArray[np.int32]:
         """Return whose solid world points [..., 3] lie in: an instance id, 1 below the ground, 0 in free space."""

@@ -26,7 +26,7 @@ def car(rng: np.random.Generator, colours: list[Colour] | None = None) -> list[P
     """Return a car, an estate or a van; x forward, on the ground, about 4.3 x 1.8 x 1.5 m."""
     palette = colours or _CAR_COLOURS
     paint = vary(rng, palette[int(rng.integers(len(palette)))], 0.1)
-    van = rng.random() < 0.15
+    van = rng.random() < 0.22
     length, width = (rng.uniform(4.7, 5.2), 1.95) if van else (rng.uniform(3.7, 4.7), rng.uniform(1.68, 1.84))
     waist, roof = (1.15, rng.uniform(1.9, 2.1)) if van else (rng.uniform(0.86, 0.96), rng.uniform(1.42, 1.58))
     wheel = 0.68 if van else 0.62
@@ -34,9 +34,10 @@ def car(rng: np.random.Generator, colours: list[Colour] | None = None) -> list[P
     cabin_length = length * (0.78 if estate else 0.62)
     cabin_x = -length * (0.1 if estate else 0.06)
     glass = (M.CAR_GLASS, M.CAR_GLASS, M.CAR_PAINT)
+    body = (M.CAR_FRONT, M.CAR_SIDE, M.CAR_PAINT)
     body_height = waist - 0.2
     parts = [
-        Part("car_body", (0, 0, 0.2 + body_height / 2), (length, width, body_height), (M.CAR_FRONT, M.CAR_SIDE, M.CAR_PAINT), paint),
+        Part("car_body", (0, 0, 0.2 + body_height / 2), (length, width, body_height), body, paint),
         Part(
             "van_cabin" if estate else "cabin",
             (cabin_x, 0, (waist + roof) / 2 - 0.02),
@@ -64,14 +65,12 @@ def person(rng: np.random.Generator) -> list[Part]:
     leg = vary(rng, legs[int(rng.integers(len(legs)))], 0.2)
     skin = vary(rng, (0.5, 0.3, 0.2), 0.35)
     stride = rng.uniform(0.1, 0.3)
-    part = [
-        Part("cylinder", (0, s * 0.1 * scale, 0.43 * scale), (0.17 * scale, 0.17 * scale, 0.9 * scale), M.CLOTH, leg, 0, s * stride)
-        for s in (1, -1)
-    ]  # fmt: skip
-    part += [
-        Part("cylinder", (0, s * 0.25 * scale, 1.15 * scale), (0.11 * scale, 0.11 * scale, 0.62 * scale), M.CLOTH, top, 0, -s * stride)
-        for s in (1, -1)
-    ]  # fmt: skip
+    part = []
+    for y in (1, -1):
+        limb = (0, y * 0.1 * scale, 0.43 * scale), (0.17 * scale, 0.17 * scale, 0.9 * scale)
+        part.append(Part("cylinder", *limb, M.CLOTH, leg, 0, y * stride))
+        limb = (0, y * 0.25 * scale, 1.15 * scale), (0.11 * scale, 0.11 * scale, 0.62 * scale)
+        part.append(Part("cylinder", *limb, M.CLOTH, top, 0, -y * stride))
     part.append(Part("torso", (0, 0, 1.15 * scale), (0.3 * scale, 0.42 * scale, 0.66 * scale), M.CLOTH, top))
     part.append(Part("ball", (0.01, 0, 1.61 * scale), (0.21 * scale, 0.18 * scale, 0.27 * scale), M.SKIN, skin))
     hair = vary(rng, (0.08, 0.05, 0.03), 0.5)
@@ -89,13 +88,13 @@ def tree(rng: np.random.Generator, leaf: Colour) -> list[Part]:
     conical = rng.random() < 0.2
     crown = height - trunk
     spread = min(crown * rng.uniform(0.32, 0.5), 2.9)
-    for k in range(int(rng.integers(11, 17))):
-        level = (k + 0.5) / 13 if conical else rng.random()
+    for k in range(int(rng.integers(14, 20))):
+        level = (k + 0.5) / 15 if conical else rng.random()
         level = min(level, 1.0)
         reach = spread * ((1.0 - level) if conical else np.sqrt(max(1.0 - (1.9 * level - 0.95) ** 2, 0.05)))
         angle = rng.uniform(0, 2 * np.pi)
         out = reach * np.sqrt(rng.random()) * 0.8
-        size = spread * rng.uniform(0.55, 1.0)
+        size = spread * rng.uniform(0.75, 1.25) * (1.1 - 0.5 * level * conical)
         position = (out * np.cos(angle), out * np.sin(angle), trunk + crown * (0.1 + 0.8 * level))
         parts.append(
             Part(

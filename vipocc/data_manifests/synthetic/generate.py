@@ -131,7 +131,12 @@ def _follow_parent() -> None:
     """End this worker when its parent is killed, which cannot tell it to."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+        def watch() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
 
 
 @lru_cache(maxsize=1)
@@ -218,8 +223,8 @@ def _readme(config: WorldConfig) -> str:
     )
     return (
         "This is a synthetic world: no picture in it was ever taken.\n\n"
-        f"Made by vipocc's procedural streets, version {WORLD_VERSION}, by ray casting (Embree); every file follows from the\n"
-        f"configuration below, the seed ({config.seed}) included, and is the same whenever it is made again.\n"
+        f"Made by vipocc's procedural streets, version {WORLD_VERSION}, by ray casting (Embree). All files follow from\n"
+        f"the configuration below, the seed ({config.seed}) included, and are the same whenever they are made again.\n"
         "The layout is KITTI-360's, the images, poses and calibration are not from that dataset.\n\n"
         f"{files}\n\nConfiguration\n{values}\n"
     )

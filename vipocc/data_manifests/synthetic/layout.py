@@ -12,7 +12,7 @@ from vipocc.data_manifests.synthetic.furniture import Colour
 from vipocc.data_manifests.synthetic.randomness import generator
 from vipocc.data_manifests.synthetic.rig import IMU_HEIGHT
 from vipocc.data_manifests.synthetic.scene import Builder, Scene
-from vipocc.data_manifests.synthetic.street import KERB_HEIGHT, Street, lay_out
+from vipocc.data_manifests.synthetic.street import KERB_HEIGHT, Float, Street, lay_out
 from vipocc.geometry.shapes import Float64
 
 SPLITS = ("train", "val", "test")
@@ -44,18 +44,18 @@ def build(config: WorldConfig, index: int) -> Scene:
     """Return the scene of drive number `index`."""
     _, split, frames = drives(config)[index]
     rng = generator(config.seed, f"layout {split}", index)
+    half_width = float(rng.uniform(2.9, 4.2))
     style = {
-        "half_width": float(rng.uniform(3.7, 4.6)),
-        "pavement": float(rng.uniform(1.3, 2.4)),
-        "parking": float(rng.uniform(0.35, 0.8)),
+        "half_width": half_width,
+        "ego": -float(np.clip(half_width - 2.6, 0.3, 1.05)),
+        "pavement": float(rng.uniform(1.0, 2.2)),
         "trees": float(rng.uniform(0.25, 0.8)),
-        "setback": float(rng.uniform(1.0, 5.5)),
+        "setback": float(rng.uniform(1.0, 5.0)),
         "terrace": float(rng.random() < 0.3),
     }
     length = config.metres_per_frame * frames * 1.1
     crossings = int(1 + length // 90)
     street = lay_out(rng, length, style["half_width"], style["pavement"], crossings)
-    ego_d = -min(1.05, style["half_width"] - 2.75)
     builder = Builder(rng, frames)
     walls, leaves = _WALLS[split], _LEAVES[split]
     for side in (1, -1):
@@ -63,8 +63,8 @@ def build(config: WorldConfig, index: int) -> Scene:
         _kerbside(builder, street, style, side, leaves)
         _parked(builder, street, style, side)
     _street_end(builder, street, walls, leaves)
-    s, path = _drive(config, index, frames, street, ego_d)
-    _traffic(builder, config, street, s, ego_d)
+    s, path = _drive(config, index, frames, street, style["ego"])
+    _traffic(builder, config, street, s, style["ego"])
     origin = np.round(rng.uniform(-2500.0, 2500.0, 3) * (1.0, 1.0, 0.05), 2)
     world_from_imu = path.copy()
     world_from_imu[:, :3, 3] += origin
@@ -192,23 +192,30 @@ def _kerbside(builder: Builder, street: Street, style: dict[str, float], side: i
             at += float(rng.uniform(8.0, 14.0))
 
 
+def _two_way(half_width: float) -> bool:
+    """Return whether cars can meet between the parked ones."""
+    return half_width >= 3.6
+
+
 def _parked(builder: Builder, street: Street, style: dict[str, float], side: int) -> None:
-    """Cars at the kerb, in rows with gaps; where the street is narrow, half on the pavement."""
+    """Cars at the kerb, in rows with gaps, denser here than there; where the street is narrow, half on the pavement."""
     rng = builder.rng
-    d = street.half_width - 0.75
+    # The innermost lane edge on this side: the recording car's, or the oncoming cars' on the left of a two-way street.
+    lane = style["ego"] * side + _LANE + (2 * _LANE if side > 0 and _two_way(street.half_width) else 0.0)
+    d = max(street.half_width - 0.8, lane + 1.0)
+    z = 0.0 if d < street.half_width - 0.6 else KERB_HEIGHT / 2
     for first, last in _spans(street, 5.0):
-        s = first + float(rng.uniform(0, 6))
+        s, zone_end, density = first + float(rng.uniform(0, 6)), first, 0.0
         while s < last - 2.5:
-            if rng.random() < style["parking"]:
+            if s >= zone_end:
+                zone_end, density = s + float(rng.uniform(20.0, 45.0)), float(rng.choice([0.1, 0.5, 0.85, 0.95]))
+            if rng.random() < density:
                 turn = (0.0 if side < 0 else np.pi) + float(rng.normal(0, 0.02))
-                builder.add(
-                    "car",
-                    _place(street, s, side * (d + float(rng.uniform(-0.05, 0.2))), turn, z=0.0),
-                    furniture.car(rng),
-                )
-                s += float(rng.uniform(5.4, 7.0))
+                pose = _place(street, s, side * (d + float(rng.uniform(0.0, 0.2))), turn, z)
+                builder.add("car", pose, furniture.car(rng))
+                s += float(rng.uniform(5.4, 6.6))
             else:
-                s += float(rng.uniform(4.0, 9.0))
+                s += float(rng.uniform(4.0, 8.0))
 
 
 def _street_end(builder: Builder, street: Street, walls: list[Colour], leaves: list[Colour]) -> None:
@@ -225,7 +232,7 @@ def _street_end(builder: Builder, street: Street, walls: list[Colour], leaves: l
 
 
 def _drive(config: WorldConfig, index: int, frames: int, street: Street, ego_d: float) -> tuple[Float64, Float64]:
-    """Return s [frames] and scene_from_imu [frames, 4, 4]: steady driving with small changes of speed, lane and attitude."""
+    """Return s [frames] and scene_from_imu [frames, 4, 4]: driving with small changes of speed, lane and attitude."""
     rng = generator(config.seed, "path", index)
     t = np.arange(frames)
 
@@ -254,12 +261,12 @@ def _traffic(builder: Builder, config: WorldConfig, street: Street, ego: Float64
     frames, t = len(ego), np.arange(len(ego))
     amount = config.traffic
 
-    def along(s: Float64, d: Float64 | float, z: float, turn: float = 0.0) -> Float64:
+    def along(s: Float, d: Float | float, z: float, turn: float = 0.0) -> Float64:
         d = np.broadcast_to(np.asarray(d, np.float64), s.shape)
         return np.array([_place(street, float(a), float(b), turn, z) for a, b in zip(s, d, strict=True)])
 
     other = ego_d + 2 * _LANE
-    if street.half_width - 0.75 - 1.0 >= other - 0.3:
+    if _two_way(street.half_width):
         gap = 42.0 / max(amount, 1e-6)
         position = float(rng.uniform(15.0, 50.0))
         speed = float(rng.uniform(0.6, 0.9))
@@ -284,7 +291,7 @@ def _traffic(builder: Builder, config: WorldConfig, street: Street, ego: Float64
         side, way = rng.choice([-1.0, 1.0]), rng.choice([-1.0, 1.0])
         start = float(rng.uniform(-5.0, ego[-1] + 60.0))
         step = float(rng.uniform(0.08, 0.16))
-        d = side * (street.half_width + float(rng.uniform(0.85, max(0.9, street.pavement - 0.35))))
+        d = side * (street.half_width + street.pavement - float(rng.uniform(0.3, 0.45)))
         s = start + way * step * t
         if not np.any(street.crosses(s, 0.5)):
             builder.add("person", along(s, d, KERB_HEIGHT, 0.0 if way > 0 else np.pi), furniture.person(rng))
@@ -308,19 +315,19 @@ def _look(rng: np.random.Generator, split: str, street: Street) -> dict[str, Any
     overcast = float(rng.uniform(0.0, 0.55))
     sun = [np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)]
     warm = 1.0 - 0.35 * (1.05 - height)
-    strength = 2.3 * (1.0 - 0.75 * overcast)
+    strength = 3.2 * (1.0 - 0.75 * overcast)
     return {
         "sun": [float(v) for v in sun],
         "sun_colour": [strength, strength * (0.55 + 0.42 * warm), strength * (0.25 + 0.65 * warm)],
-        "ambient": [0.42 + 0.25 * overcast, 0.50 + 0.22 * overcast, 0.64 + 0.15 * overcast],
-        "zenith": [0.16 + 0.4 * overcast, 0.34 + 0.3 * overcast, 0.75],
-        "horizon": [0.75, 0.82, 0.9],
+        "ambient": [0.30 + 0.35 * overcast, 0.37 + 0.32 * overcast, 0.50 + 0.25 * overcast],
+        "zenith": [0.20 + 0.5 * overcast, 0.42 + 0.4 * overcast, 0.95],
+        "horizon": [0.95, 1.05, 1.15],
         "clouds": float(rng.uniform(0.2, 0.9)),
-        "haze": float(rng.uniform(250.0, 700.0)),
-        "exposure": float(rng.uniform(0.85, 1.05)),
-        "asphalt": [float(v) for v in furniture.vary(rng, (0.16, 0.16, 0.165), 0.25)],
-        "pavement": [float(v) for v in furniture.vary(rng, (0.27, 0.26, 0.25), 0.25)],
-        "grass": [float(v) for v in furniture.vary(rng, _LEAVES[split][int(rng.integers(3))], 0.3)],
+        "haze": float(rng.uniform(400.0, 1500.0)),
+        "exposure": float(rng.uniform(0.8, 1.1)),
+        "asphalt": [float(v) for v in furniture.vary(rng, (0.16, 0.16, 0.165), 0.08)],
+        "pavement": [float(v) for v in furniture.vary(rng, (0.27, 0.26, 0.25), 0.15)],
+        "grass": [float(v) for v in furniture.vary(rng, (0.12, 0.19, 0.04), 0.35)],
         "marking": float(rng.choice([0.0, 1.0, 1.0])),
         "half_width": street.half_width,
     }

@@ -13,6 +13,12 @@ from numpy.typing import NDArray
 from vipocc.data_manifests.synthetic.randomness import generator
 
 Float32 = NDArray[np.float32]
+Float = NDArray[np.floating[Any]]
+
+
+def rgb(values: Any) -> Float32:
+    """Return a colour, or any short row of numbers, as float32."""
+    return np.array(values, np.float32)
 
 
 class Material(IntEnum):
@@ -57,7 +63,7 @@ _AMPLITUDES: dict[Material, tuple[float, float, float, float, float, float]] = {
     Material.FACADE_BRICK: (0.08, 0.12, 0.14, 0.16, 0.16, 0.14),
     Material.TILES: (0.10, 0.16, 0.20, 0.20, 0.16, 0.10),
     Material.BARK: (0.0, 0.12, 0.25, 0.35, 0.40, 0.30),
-    Material.LEAVES: (0.10, 0.25, 0.55, 0.75, 0.70, 0.50),
+    Material.LEAVES: (0.10, 0.25, 0.75, 0.95, 0.85, 0.60),
     Material.HEDGE: (0.12, 0.22, 0.40, 0.65, 0.75, 0.60),
     Material.METAL: (0.0, 0.06, 0.10, 0.10, 0.10, 0.08),
     Material.CAR_PAINT: (0.0, 0.10, 0.08, 0.04, 0.03, 0.02),
@@ -79,9 +85,12 @@ AMPLITUDES = np.array([_AMPLITUDES[m] for m in Material], np.float32)
 #: Share of LiDAR returns that a material loses on top of the configured drop-outs, and its reflectance at 905 nm.
 LIDAR_LOSS = np.array([{12: 0.75, 11: 0.12, 13: 0.10, 14: 0.08}.get(int(m), 0.0) for m in Material], np.float32)
 LIDAR_REFLECTANCE = np.array(
-    [0.18, 0.30, 0.32, 0.45, 0.45, 0.35, 0.30, 0.30, 0.55, 0.55, 0.35, 0.40, 0.08, 0.40, 0.55, 0.06, 0.45, 0.45, 0.4, 0.35, 0.35, 0.95, 0.3, 0.4],
+    [
+        *(0.18, 0.30, 0.32, 0.45, 0.45, 0.35, 0.30, 0.30, 0.55, 0.55, 0.35, 0.40),
+        *(0.08, 0.40, 0.55, 0.06, 0.45, 0.45, 0.40, 0.35, 0.35, 0.95, 0.30, 0.40),
+    ],
     np.float32,
-)  # fmt: skip
+)
 
 _TILE = 1024
 _CELLS = 256
@@ -98,7 +107,7 @@ def noise_tile() -> Float32:
     return np.ascontiguousarray((tile - tile.mean()) / (2.0 * tile.std()), np.float32)
 
 
-def noise(u: Float32, v: Float32, wavelength: float) -> Float32:
+def noise(u: Float, v: Float, wavelength: float) -> Float32:
     """Return value noise [N] at texture coordinates in metres; one cell is half a wavelength."""
     n = len(u)
     width = 1024
@@ -117,10 +126,10 @@ def noise(u: Float32, v: Float32, wavelength: float) -> Float32:
         None,
         cv2.BORDER_WRAP,
     )
-    return found.reshape(-1)[:n]
+    return np.asarray(found, np.float32).reshape(-1)[:n]
 
 
-def fractal(u: Float32, v: Float32, seed: Float32, material: NDArray[np.integer[Any]], footprint: Float32) -> Float32:
+def fractal(u: Float, v: Float, seed: Float, material: NDArray[np.integer[Any]], footprint: Float) -> Float:
     """Return the relative deviation of reflectance [N]; octaves finer than the pixel's footprint (metres) fade out."""
     total = np.zeros_like(u)
     offset_u, offset_v = u + seed * 173.0, v + seed * 91.0
@@ -136,41 +145,41 @@ def fractal(u: Float32, v: Float32, seed: Float32, material: NDArray[np.integer[
     return total
 
 
-def _band(x: Float32, low: float | Float32, high: float | Float32, soft: Float32) -> Float32:
+def _band(x: Float, low: float | Float, high: float | Float, soft: Float) -> Float:
     """Return 1 inside [low, high] and 0 outside, with edges as soft as the footprint."""
     rise = np.clip((x - low) / soft + 0.5, 0.0, 1.0)
     fall = np.clip((high - x) / soft + 0.5, 0.0, 1.0)
-    return rise * fall
+    return np.asarray(rise * fall)
 
 
-def _grid(x: Float32, period: float | Float32, joint: float, soft: Float32) -> Float32:
-    """Return how much of a joint of width `joint`, every `period` metres, covers each pixel; at most its mean share far off."""
+def _grid(x: Float, period: float | Float, joint: float, soft: Float) -> Float:
+    """Return how much of a joint of width `joint`, every `period` metres, covers each pixel; far off its mean share."""
     phase = np.abs(x / period - np.round(x / period)) * period
     line = np.clip((joint / 2 - phase) / soft + 0.5, 0.0, 1.0)
     far = np.clip(2.0 - 3.0 * soft / period, 0.0, 1.0)
-    return line * far + (1.0 - far) * (joint / period)
+    return np.asarray(line * far + (1.0 - far) * (joint / period))
 
 
-def _hash(a: Float32, b: Float32, seed: Float32) -> Float32:
+def _hash(a: Float, b: Float, seed: Float) -> Float:
     """Return a value in [0, 1) for every whole-numbered cell (a, b) of a surface."""
     value = np.sin(a * 12.9898 + b * 78.233 + seed * 437.585) * 43758.5453
-    return (value - np.floor(value)).astype(np.float32)
+    return np.asarray(value - np.floor(value), np.float32)
 
 
-def _mix(colour: Float32, other: Any, share: Float32) -> Float32:
-    return colour + share[:, None] * (np.asarray(other, np.float32) - colour)
+def _mix(colour: Float, other: Any, share: Float) -> Float:
+    return np.asarray(colour + share[:, None] * (np.asarray(other, np.float32) - colour))
 
 
 def paint(
     material: int,
-    colour: Float32,
-    u: Float32,
-    v: Float32,
-    extent: Float32,
-    seed: Float32,
-    soft: Float32,
+    colour: Float,
+    u: Float,
+    v: Float,
+    extent: Float,
+    seed: Float,
+    soft: Float,
     look: dict[str, Any],
-) -> Float32:
+) -> Float:
     """Return the reflectance [N, 3] of one material's pattern before noise.
 
     `u`, `v` are metres on the face (v from the bottom of a wall), `extent` [N, 2] the face's size, `soft` the
@@ -209,7 +218,7 @@ def paint(
             grille = _band(np.abs(u), 0.0, 0.55, soft) * _band(v, 0.33, 0.46, soft)
             bumper = _band(v, -1.0, 0.12, soft)
             colour = _mix(colour, (0.03, 0.03, 0.03), np.maximum(grille * 0.8, bumper))
-            lens = np.where((seed > 0.5)[:, None], np.float32([0.8, 0.8, 0.75]), np.float32([0.5, 0.03, 0.02]))
+            lens = np.where((seed > 0.5)[:, None], rgb([0.8, 0.8, 0.75]), rgb([0.5, 0.03, 0.02]))
             return _mix(_mix(colour, lens, lamp), (0.75, 0.75, 0.7), plate)
         case Material.CAR_GLASS:
             pillar = np.maximum(
@@ -217,7 +226,7 @@ def paint(
                 _band(np.abs(u + 0.05 * extent[:, 0]), 0.0, 0.05, soft),
             )
             rim = np.maximum(_band(v, extent[:, 1] - 0.06, 9.0, soft), _band(v, -1.0, 0.03, soft))
-            glass = np.float32([0.035, 0.045, 0.05])
+            glass = rgb([0.035, 0.045, 0.05])
             return _mix(np.broadcast_to(glass, colour.shape), colour, np.maximum(rim, pillar * 0.9))
         case Material.SIGN:
             radius = np.hypot(u, v - extent[:, 1] / 2) / (extent[:, 0] / 2)
@@ -227,9 +236,9 @@ def paint(
     return colour
 
 
-def _asphalt(colour: Float32, s: Float32, d: Float32, soft: Float32, look: dict[str, Any]) -> Float32:
+def _asphalt(colour: Float, s: Float, d: Float, soft: Float, look: dict[str, Any]) -> Float:
     half = float(look["half_width"])
-    patch = _hash(np.floor(s / 7.0), np.floor(d / 2.4), np.float32([0.3]))
+    patch = _hash(np.floor(s / 7.0), np.floor(d / 2.4), rgb([0.3]))
     worn = noise(s, d, 3.1) + 0.5 * noise(s, d * 3.0, 1.1)
     shade = 1.0 + 0.16 * (patch < 0.22) - 0.12 * (patch > 0.85) + 0.06 * worn
     crack_at = noise(s * 0.6 + 11.0, d + 5.0, 2.4)
@@ -244,7 +253,7 @@ def _asphalt(colour: Float32, s: Float32, d: Float32, soft: Float32, look: dict[
     return _mix(_mix(base, colour * 1.5, gutter), (0.62, 0.62, 0.58), np.clip(dash * faded, 0.0, 1.0))
 
 
-def _bricks(colour: Float32, u: Float32, v: Float32, soft: Float32, seed: Float32) -> Float32:
+def _bricks(colour: Float, u: Float, v: Float, soft: Float, seed: Float) -> Float:
     row = np.floor(v / 0.085)
     shifted = u + np.mod(row, 2.0) * 0.125
     joints = np.maximum(_grid(v, 0.085, 0.014, soft), _grid(shifted, 0.25, 0.014, soft))
@@ -253,9 +262,7 @@ def _bricks(colour: Float32, u: Float32, v: Float32, soft: Float32, seed: Float3
     return _mix(colour * (1.0 + 0.5 * (cell - 0.5) * visible)[:, None], (0.4, 0.38, 0.35), joints * 0.6)
 
 
-def _facade(
-    material: int, colour: Float32, u: Float32, v: Float32, extent: Float32, seed: Float32, soft: Float32
-) -> Float32:
+def _facade(material: int, colour: Float, u: Float, v: Float, extent: Float, seed: Float, soft: Float) -> Float:
     """A wall with a plinth and a grid of windows; ground-floor cells may hold a door, a garage has its gate."""
     if material == Material.FACADE_BRICK:
         wall = _bricks(colour, u, v, soft, seed)
@@ -290,7 +297,7 @@ def _facade(
     slats = 1.0 - 0.35 * _grid(y, 0.1, 0.02, soft)
     glass = np.stack([0.05 + 0.12 * cell, 0.07 + 0.12 * cell, 0.09 + 0.13 * cell], axis=1)
     curtain = _band(y, np.where(cell > 0.6, 1.3, 9.0), 9.0, soft)[:, None]
-    glass = glass * (1.0 - curtain) + curtain * np.float32([0.55, 0.53, 0.48])
+    glass = glass * (1.0 - curtain) + curtain * rgb([0.55, 0.53, 0.48])
     wood = np.stack([0.12 + 0.2 * cell, 0.1 + 0.08 * seed, 0.07 + 0.1 * cell], axis=1)
     filling = np.where(door[:, None], wood, glass)
     wall = _mix(wall, shutter_colour * slats[:, None], shutters)

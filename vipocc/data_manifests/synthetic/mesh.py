@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from vipocc.data_manifests.synthetic.materials import Float32, Material
 from vipocc.data_manifests.synthetic.scene import FIRST_OBJECT, GROUND_ID, LABELS, Scene
 from vipocc.data_manifests.synthetic.shapes import NAMES, shape
-from vipocc.geometry.shapes import Float64
 
 #: Texture axes (u, v) of faces that look along x, y and z.
 _AXES = np.array([[1, 2], [0, 2], [0, 1]])
@@ -116,7 +115,11 @@ def _faces(
         return np.ascontiguousarray(array, np.float32)
 
     return Faces(
-        *(small(a) for a in (corners, normals, texture, extent, colour)),
+        corners=small(corners),
+        normals=small(normals),
+        texture=small(texture),
+        extent=small(extent),
+        colour=small(colour),
         material=np.asarray(material, np.int16),
         seed=small(seed),
         instance=np.asarray(instance, np.uint16),
@@ -171,7 +174,7 @@ class World:
         return Hits(distance, face, weights)
 
     def blocked(self, origins: Float32, directions: Float32, reach: Float32 | None = None) -> NDArray[np.bool_]:
-        """Return whether anything lies within `reach` [N] direction lengths of each origin (any distance by default)."""
+        """Return whether anything lies within `reach` [N] direction lengths of each origin, by default at all."""
         origins = np.ascontiguousarray(np.broadcast_to(origins, directions.shape), np.float32)
         options: dict[str, Any] = {"query": "OCCLUDED"}
         if reach is not None:
@@ -187,8 +190,3 @@ def _tree(corners: Float32) -> EmbreeScene:
     count = len(corners)
     TriangleMesh(tree, corners.reshape(-1, 3), np.arange(3 * count, dtype=np.int32).reshape(-1, 3))
     return tree
-
-
-def scene_points(origin: Float64, directions: Float64, distance: Float64) -> Float64:
-    """Return origin + distance * direction, [N, 3]."""
-    return np.asarray(origin + directions * distance[:, None])

@@ -1,4 +1,4 @@
-"""Takes the pictures and the LiDAR sweeps: one ray per pixel, shading at the hit, more rays at edges, then the sensor."""
+"""Takes the pictures and the LiDAR sweeps: a ray per pixel, shading at the hit, more rays at edges, the sensor."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from vipocc.data_manifests.synthetic.materials import (
     fractal,
     noise,
     paint,
+    rgb,
 )
 from vipocc.data_manifests.synthetic.mesh import Hits, World
 from vipocc.data_manifests.synthetic.rig import FISHEYES, STEREO, VIRTUAL_PITCH, Rig
@@ -48,7 +49,7 @@ class View:
         return self.camera.height, self.camera.width
 
     def rays(self, pixels: Float64) -> Float64:
-        """Return directions [N, 3] in the camera frame: of unit z for a pinhole (hit distance = depth), else unit vectors."""
+        """Return directions [N, 3] in the camera frame: z = 1 for a pinhole (hit distance = depth), else unit."""
         rays = self.camera.unproject(pixels)
         return rays / rays[:, 2:] if isinstance(self.camera, Pinhole) else rays
 
@@ -93,7 +94,7 @@ class Picture:
     image: NDArray[np.uint8]
     """[H, W, 3] RGB"""
     depth: Float32
-    """[H, W] metres along the optical axis (pinhole) or the ray (fisheye); inf where the sky is seen, or nothing was rendered."""
+    """[H, W] metres along the optical axis (pinhole) or the ray (fisheye); inf in the sky and where not rendered."""
     instance: NDArray[np.uint16]
     """[H, W]"""
 
@@ -128,10 +129,11 @@ def take(
     if antialias:
         parts = image_of(np.where(hits.face >= 0, world.faces.material[hits.face], -1), -2)
         edge = np.flatnonzero(_edges(depth, masks, parts).reshape(-1)[flat])
-        for shift in _SUBPIXELS:
-            more = np.ascontiguousarray(view.rays(view.pixels[edge] + shift) @ rotation.T, np.float32)
-            more = np.where(np.isfinite(more), more, directions[edge])
-            colour[edge] += _shade(world, origin, more, world.cast(origin, more), view.angle, shadows)
+        pixels = (view.pixels[edge] + _SUBPIXELS[:, None]).reshape(-1, 2)
+        more = np.ascontiguousarray(view.rays(pixels) @ rotation.T, np.float32)
+        more = np.where(np.isfinite(more), more, np.tile(directions[edge], (len(_SUBPIXELS), 1)))
+        extra = _shade(world, origin, more, world.cast(origin, more), view.angle, shadows)
+        colour[edge] += extra.reshape(len(_SUBPIXELS), -1, 3).sum(axis=0)
         colour[edge] /= 1 + len(_SUBPIXELS)
     image = _expose(colour, float(world.scene.look["exposure"]))
     image += (
@@ -170,7 +172,7 @@ def _shade(world: World, origin: Float32, directions: Float32, hits: Hits, angle
         distance = hits.distance[met] * lengths[met]
         colour[met] = _surface(world, origin, unit, distance, hits.face[met], hits.weights[met], angle, shadows)
         clear = np.exp(-distance / np.float32(look["haze"]))[:, None]
-        colour[met] = colour[met] * clear + (1.0 - clear) * np.float32(look["horizon"])
+        colour[met] = colour[met] * clear + (1.0 - clear) * rgb(look["horizon"])
     return colour
 
 
@@ -209,7 +211,7 @@ def _surface(
         )
     albedo *= np.maximum(1.0 + fractal(u, v, seed, material, footprint), 0.12)[:, None]
 
-    sun = np.float32(look["sun"])
+    sun = rgb(look["sun"])
     towards = normal @ sun
     leafy = (material == Material.LEAVES) | (material == Material.HEDGE)
     # Leaves scatter light around their clump's edge.
@@ -220,42 +222,41 @@ def _surface(
         starts_at = points[lit] + normal[lit] * np.float32(0.02) + sun * np.float32(0.01)
         dark = world.blocked(starts_at, np.ascontiguousarray(np.broadcast_to(sun, starts_at.shape), np.float32))
         direct[lit[dark]] = 0.0
-    sky_light = (0.62 + 0.38 * normal[:, 2]).astype(np.float32)[:, None] * np.float32(look["ambient"])
-    colour = albedo * (sky_light + direct[:, None] * np.float32(look["sun_colour"]))
+    sky_light = (0.62 + 0.38 * normal[:, 2]).astype(np.float32)[:, None] * rgb(look["ambient"])
+    colour = albedo * (sky_light + direct[:, None] * rgb(look["sun_colour"]))
     shiny = np.flatnonzero(np.isin(material, _SHINY))
     if len(shiny):
         mirrored = unit[shiny] + 2.0 * cosine[shiny, None] * normal[shiny]
         fresnel = (0.05 + 0.55 * (1.0 - cosine[shiny]) ** 4)[:, None]
         above = np.clip(mirrored[:, 2:] * 3.0 + 0.4, 0.0, 1.0)
-        reflected = above * _sky(mirrored, look) + (1.0 - above) * np.float32([0.12, 0.12, 0.12])
+        reflected = above * _sky(mirrored, look) + (1.0 - above) * rgb([0.12, 0.12, 0.12])
         colour[shiny] += fresnel * reflected
-    return colour.astype(np.float32)
+    return np.asarray(colour, np.float32)
 
 
 def _sky(unit: Float32, look: dict[str, Any]) -> Float32:
     height = np.maximum(unit[:, 2], 0.0)
     share = np.sqrt(height)[:, None]
-    colour = (1.0 - share) * np.float32(look["horizon"]) + share * np.float32(look["zenith"])
+    colour = (1.0 - share) * rgb(look["horizon"]) + share * rgb(look["zenith"])
     flat = 1.0 / (height + 0.12)
     x, y = unit[:, 0] * flat * 400.0, unit[:, 1] * flat * 400.0
     cloud = noise(x, y, 1800.0) + 0.5 * noise(x, y, 700.0) + 0.3 * noise(x, y, 260.0) + 0.15 * noise(x, y, 90.0)
     cover = np.clip(0.9 * cloud + 1.4 * (float(look["clouds"]) - 0.5), 0.0, 1.0) * np.clip(height * 6.0, 0.0, 1.0)
-    colour += cover[:, None] * (np.float32([0.92, 0.93, 0.95]) - colour)
-    glow = np.maximum(unit @ np.float32(look["sun"]), 0.0)
-    colour += (0.35 * glow**24 + 3.0 * glow**1500)[:, None] * np.float32([1.0, 0.95, 0.85])
+    colour += cover[:, None] * (rgb([0.92, 0.93, 0.95]) - colour)
+    glow = np.maximum(unit @ rgb(look["sun"]), 0.0)
+    colour += (0.35 * glow**24 + 3.0 * glow**1500)[:, None] * rgb([1.0, 0.95, 0.85])
     turn = np.arctan2(unit[:, 1], unit[:, 0]).astype(np.float32) * 100.0
     ridge = 0.012 + 0.016 * (noise(turn, np.zeros_like(turn), 60.0) + 1.0) + 0.004 * noise(turn, turn, 6.0)
     hills = np.clip((ridge - unit[:, 2]) / 0.004, 0.0, 1.0)[:, None]
-    return (colour * (1.0 - hills) + hills * np.float32([0.26, 0.33, 0.34])).astype(np.float32)
+    return np.asarray(colour * (1.0 - hills) + hills * rgb([0.26, 0.33, 0.34]), np.float32)
 
 
 def _expose(colour: Float32, exposure: float) -> Float32:
     """Return display values [N, 3] in 0..255: a soft shoulder, then the usual gamma."""
-    table = (255.0 * (1.0 - np.exp(-1.35 * exposure * np.linspace(0.0, 4.0, 8192)[:, None])) ** (1 / 2.2)).astype(
-        np.float32
-    )
-    index = np.clip(colour * (8191.0 / 4.0), 0, 8191).astype(np.int32)
-    return np.asarray(table[:, 0][index])
+    light = np.linspace(0.0, 2.0, 4096) ** 2
+    table = (255.0 * (1.0 - np.exp(-1.5 * exposure * light)) ** (1 / 1.9)).astype(np.float32)
+    index = np.minimum(np.sqrt(colour) * np.float32(4095.0 / 2.0), 4095.0).astype(np.int32)
+    return np.asarray(table[index])
 
 
 def sweep(

@@ -1,8 +1,8 @@
 """The recording car of the synthetic world: a rig like KITTI-360's, and its calibration files.
 
-Figures are of KITTI-360's kind (stereo 1408x376 with a 0.594 m baseline looking 5 degrees down, two side fisheyes of the
-Mei model, a LiDAR above the cameras) but the rig is our own. Everything is rounded as its files print it before it is
-used, so that what a reader of the files computes is what the pictures were taken with.
+Figures are of KITTI-360's kind (stereo 1408x376 with a 0.594 m baseline looking 5 degrees down, two side fisheyes of
+the Mei model, a LiDAR above the cameras) but the rig is our own. Everything is rounded as its files print it before it
+is used, so that what a reader of the files computes is what the pictures were taken with.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def rig(scale: float) -> Rig:
     """Return the rig with images `scale` times the native size."""
     native = _NATIVE
     stereo = native.resized((round(native.height * scale), round(native.width * scale)))
-    stereo = Pinhole(*(round(v, 9) for v in (stereo.fx, stereo.fy, stereo.cx, stereo.cy)), stereo.width, stereo.height)
+    stereo = Pinhole.from_matrix(np.round(stereo.matrix, 10), stereo.size)
     side = round(1408 * scale)
     fisheyes = {}
     for name, camera in _NATIVE_FISHEYES.items():

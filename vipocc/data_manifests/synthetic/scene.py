@@ -1,4 +1,4 @@
-"""The description of one drive: what stands and moves where, as exact solids. Rendering and truth both read only this."""
+"""The description of one drive: what stands and moves where, as exact solids. Rendering and truth read only this."""
 
 from __future__ import annotations
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.data_manifests.synthetic.materials import Material
 from vipocc.geometry.shapes import Float64
+
+Float = NDArray[np.floating[Any]]
 
 #: Height of kerbs, pavements and gardens over the road; of the land beyond the gardens.
 KERB_HEIGHT = 0.12
@@ -63,7 +67,7 @@ class Street:
             d[first : first + 4096] = offset[:, 1] * cos - offset[:, 0] * sin
         return s, d
 
-    def crosses(self, s: Float64 | float, margin: float = 0.0) -> NDArray[np.bool_]:
+    def crosses(self, s: Float | float, margin: float = 0.0) -> NDArray[np.bool_]:
         """Return whether s lies on a side street, or within `margin` of one."""
         at = np.asarray(s, np.float64)[..., None]
         low, high = self.crossings[:, 0] - margin, self.crossings[:, 1] + margin
@@ -97,7 +101,7 @@ class Street:
         materials: list[NDArray[np.int64]] = []
         texture: list[Float64] = []
 
-        def strip(s0: Float64, s1: Float64, low: tuple[float, Float64], high: tuple[float, Float64], m: object) -> None:
+        def strip(s0: Float, s1: Float, low: tuple[float, Float], high: tuple[float, Float], m: Any) -> None:
             """Add quads between (d, z) `low` and `high`, from s0 to s1."""
             corners = [(s0, *low), (s1, *low), (s1, *high), (s0, *high)]
             quads.append(np.stack([self._points(at, d, z) for at, d, z in corners], axis=1))
@@ -106,7 +110,7 @@ class Street:
             texture.append(np.stack(uv, axis=1))
             materials.append(np.broadcast_to(np.asarray(m, np.int64), s0.shape))
 
-        for band, (d0, d1) in zip(bands, zip(edges[:-1], edges[1:], strict=True), strict=True):
+        for band, (d0, d1) in zip(bands, itertools.pairwise(edges), strict=True):
             height = np.where(crossing | (band is Material.ASPHALT), 0.0, KERB_HEIGHT)
             kind = np.where(crossing, Material.ASPHALT, band)
             if band is Material.GRASS:
@@ -140,7 +144,7 @@ class Street:
         real = area > 1e-9
         return triangles[real], np.concatenate([kinds, kinds])[real], corners_uv[real]
 
-    def _points(self, s: Float64, d: float, z: Float64) -> Float64:
+    def _points(self, s: Float, d: float, z: Float) -> Float64:
         index = np.clip(np.rint((s - self.start) / STEP).astype(np.int64), 0, len(self.xy) - 1)
         normal = np.stack([-np.sin(self.heading[index]), np.cos(self.heading[index])], axis=-1)
         return np.concatenate([self.xy[index] + d * normal, z[:, None]], axis=1)
