@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -50,7 +51,7 @@ class Executor(Protocol):
     """Where units run."""
 
     def start(self, store: Store, computer: UnitComputer, units: int, advance: Advance) -> Pool:
-        """Return workers for at most `units` units at a time; `advance` is told the number of rows as they are computed."""
+        """Return workers for at most `units` units at a time; `advance` is told how many rows were just computed."""
         ...
 
 
@@ -144,10 +145,8 @@ class _Processes:
             worker.process.start()
             theirs.close()
         assert worker.pipe is not None
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it died idle: `wait` sees the end of its pipe
             worker.pipe.send(request)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it died while idle; the end of its pipe, seen by `wait`, tells
 
     def wait(self) -> Iterator[Outcome]:
         in_hand = {w.pipe: w for w in self.workers if w.request is not None and w.pipe is not None}

@@ -95,8 +95,8 @@ def replace_durably(path: Path, content: bytes) -> None:
 def locked(path: Path, *, wait: bool) -> Iterator[bool]:
     """Hold an exclusive flock on `path`; gives False if another holds it and `wait` is not set.
 
-    The kernel drops the lock with the process, so a killed writer blocks nobody. The file is removed afterwards; whoever
-    then still waits on the removed file finds that out and tries again on the new one.
+    The kernel drops the lock with the process, so a killed writer blocks nobody. The file is removed afterwards;
+    whoever then still waits on the removed file finds that out and tries again on the new one.
     """
     handle = _acquire(path, wait)
     if handle is None:

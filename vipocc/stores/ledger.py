@@ -148,7 +148,7 @@ class Ledger:
         return values
 
     def set_identity(self, group: str, fingerprint: Json) -> None:
-        """Give the store (or the group) over to another fingerprint: every row of the old one stops counting at once."""
+        """Give the store (or the group) over to another fingerprint; rows of the old one stop counting at once."""
         text = json.dumps(fingerprint, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         replace_durably(self.identity_file(group), text.encode())
 

@@ -231,7 +231,7 @@ def json_digest(value: Json) -> str:
 
 
 def row_digest(spec: StoreSpec, arrays: Mapping[str, NDArray[Any]], position: int) -> str:
-    """Return the BLAKE2b-128 digest of one row's content over all arrays, independent of compression and of the shard."""
+    """Return the BLAKE2b-128 digest of one row over all arrays: of its values, not of how the shard packs them."""
     state = blake2b(digest_size=16)
     for array in spec.arrays:
         state.update(f"{array.name}:{array.dtype}:{array.shape};".encode())

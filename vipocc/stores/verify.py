@@ -173,8 +173,8 @@ def repair(path: Path | str) -> Json:
     """Carry through interrupted replacements, clear litter away, save the good rows of rejected units.
 
     Returns:
-        Counts: `carried_through`, `litter` (files removed), `saved` and `lost` (rows of rejected units), and `todo`, the
-        units that the next run of the command which made them will make again.
+        Counts: `carried_through`, `litter` (files removed), `saved` and `lost` (rows of rejected units), and `todo`,
+        the units that the next run of the command which made them will make again.
     """
     store = _open(path, None)
     before = verify(path)
@@ -209,7 +209,8 @@ def status(path: Path | str) -> Json:
     scope = [store.ledger.identity(g) for g in groups] if store.ledger.scope == "group" else [store.ledger.identity("")]
     return {
         "store": str(store.path), "kind": store.spec.kind, "attributes": dict(store.spec.attributes),
-        "units": units, "rows": sum(g["rows"] for g in groups.values()), "done": sum(g["done"] for g in groups.values()),
+        "units": units, "rows": sum(g["rows"] for g in groups.values()),
+        "done": sum(g["done"] for g in groups.values()),
         "bytes": size, "rejected": rejected, "interrupted": [u.key for u in store.ledger.units(ending="next")],
         "fingerprints": [fingerprint for fingerprint in scope if fingerprint is not None], "groups": groups,
     }  # fmt: skip
@@ -220,7 +221,7 @@ def _open(path: Path | str, root: Path | None) -> Store:
     return Store(path, layout.read_root(path), (root or Path()).absolute())
 
 
-# Marking ---------------------------------------------------------------------------------------------------------------
+# Marking and saving -----------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -259,7 +260,7 @@ def _drop(store: Store, record: Record, rows: set[int], writable: bool) -> bool:
 
 
 def _save(store: Store, unit: Unit) -> tuple[int, int]:
-    """Write a rejected unit anew from those of its rows that are still what was recorded; returns rows saved and lost."""
+    """Write a rejected unit anew from its rows that are still as recorded; returns how many were saved and lost."""
     try:
         record = store.ledger.read(unit, "rejected")
     except StoreError:
