@@ -77,14 +77,22 @@ def occupancy_metrics(predicted: Mask, occupied: Mask, visible: Mask, margin: in
     }
 
 
-def object_cells(objects: NDArray[Any], row_margin: int = 20, column_margin: int = 5) -> Mask:
+def object_cells(
+    objects: NDArray[Any], ids: Iterable[int] | None = None, row_margin: int = 20, column_margin: int = 5
+) -> Mask:
     """Cells around objects: the union of the objects' bounding rectangles, widened (2 m and .5 m as published).
 
-    objects: integer [rows, columns]; 0 free, 255 static, others object ids. As published, the ids are the sorted
-    distinct values without the first and the last, so a map that lacks 0 or 255 loses an object. Ends are exclusive.
+    Ends of the widened rectangles are exclusive.
+
+    Args:
+        objects: integers [rows, columns]; in the published maps 0 is free, 255 static, others are object ids.
+        ids: the objects. By default, as published, the sorted distinct values without the first and the last, so a
+            map that lacks 0 or 255 loses an object.
+        row_margin: rows added on either side.
+        column_margin: likewise columns.
     """
     chosen = np.zeros(objects.shape, dtype=np.bool_)
-    for number in np.unique(objects)[1:-1]:
+    for number in np.unique(objects)[1:-1] if ids is None else ids:
         rows, columns = np.nonzero(objects == number)
         top, left = max(0, int(rows.min()) - row_margin), max(0, int(columns.min()) - column_margin)
         chosen[top : int(rows.max()) + row_margin, left : int(columns.max()) + column_margin] = True

@@ -1,0 +1,215 @@
+"""What evaluations take in: the checkpoint with its configuration, and the prepared frames of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vipocc import config as configuration
+from vipocc.data_manifests.manifest import FrameKey, Manifest
+from vipocc.data_manifests.views import prepared_intrinsics, rig
+from vipocc.errors import DataError, DeviceError, MissingInputError, StoreError
+from vipocc.evaluation.report import Frame, Skipped
+from vipocc.geometry.ndc import intrinsics_to_ndc
+from vipocc.model.checkpoint import find_checkpoint, read_config
+from vipocc.model.network import ViPOcc
+from vipocc.workspace import Workspace
+
+
+class RowReader(Protocol):
+    """The part of `stores.StoreReader` that evaluations use."""
+
+    def has(self, group: str) -> bool:
+        """Whether the store has a group."""
+
+    def rows(self, group: str) -> NDArray[np.bool_]:
+        """Which rows of a group are committed."""
+
+    def read(self, group: str, row: int, array: str | None = None) -> NDArray[Any]:
+        """One row of an array."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model and what it was trained with."""
+
+    path: Path
+    rule: str
+    """How it was chosen, in words."""
+    config: Any
+    """The whole configuration: the checkpoint's own, then the overrides of the evaluation."""
+
+    def describe(self, workspace: Workspace) -> dict[str, Any]:
+        """Return what the report says of it."""
+        inside = self.path.is_relative_to(workspace.path)
+        return {"path": str(self.path.relative_to(workspace.path) if inside else self.path), "rule": self.rule}
+
+
+def choose_checkpoint(
+    workspace: Workspace, fallback: Any, *, path: Path | None, run: str | None, overrides: Sequence[str] = ()
+) -> Checkpoint:
+    """Return the checkpoint at `path`, else the best of the run named `run`, else of the newest run.
+
+    Args:
+        workspace: whose runs.
+        fallback: the workspace's configuration, for what a checkpoint does not say (an exported one says only the
+            model and the pixel convention).
+        path: folder of a checkpoint.
+        run: name of a run.
+        overrides: `section.key=value` strings that win over the checkpoint's configuration.
+
+    Raises:
+        MissingInputError: nothing was trained yet.
+        CheckpointError: the folder is no checkpoint.
+    """
+    if path is not None:
+        folder, rule = path.resolve(), "named by the user"
+    else:
+        folder = find_checkpoint(workspace.runs, "best", run)
+        rule = f"the best on validation frames of {'the newest run' if run is None else f'run {run}'}"
+    values = read_config(folder)
+    if not {"training", "evaluation"} <= values.keys():
+        known = configuration.as_dict(fallback)
+        values = {**known, **values, "data": {**known["data"], **values.get("data", {})}}
+    return Checkpoint(folder, rule, configuration.load(base=values, overrides=overrides))
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the device of that name; by default CUDA where there is one. Raises `DeviceError` if it is not there."""
+    if name is None or name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"there is no device '{name}'", fix="use --device cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"this machine has no device {name}", fix="use --device cpu")
+    return device
+
+
+def load_model(checkpoint: Checkpoint, device: torch.device) -> ViPOcc:
+    """Return the checkpoint's network in evaluation mode."""
+    return ViPOcc.from_pretrained(checkpoint.path, device).eval()
+
+
+def untrained_model(config: Any, device: torch.device) -> ViPOcc:
+    """Return a network of the same configuration with random weights, the same for the same `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = ViPOcc(config.model, config.data.convention, initialise=False)
+    return model.to(device).eval()
+
+
+def frame_of(manifest: Manifest, key: FrameKey) -> Frame:
+    """Return a key with its frame id."""
+    return Frame(key.sequence, key.camera, key.row, int(manifest.frame_ids(key.sequence)[key.row]))
+
+
+def select_keys(manifest: Manifest, split: str, limit: int | None) -> list[FrameKey]:
+    """Return the split's keys of the left camera, in order; with `limit`, so many evenly spaced over the split.
+
+    The protocols speak of the left camera only (published_system.md 1.6: val and test list no other).
+
+    Raises:
+        DataError: there are none.
+    """
+    left = rig(manifest.dataset).stereo[0]
+    keys = [key for key in manifest.keys(split) if key.camera == left]
+    if not keys:
+        raise DataError(f"split {split} has no key frame of {left}", where=manifest.dataset, fix="use another --split")
+    if limit is not None and limit < len(keys):
+        keys = [keys[int(at)] for at in np.linspace(0, len(keys) - 1, limit)]
+    return keys
+
+
+def group_of(key: FrameKey) -> str:
+    """Return the group of frames.zarr, depth.zarr, ... that holds a key."""
+    return f"{key.sequence}/{key.camera}"
+
+
+def committed(reader: RowReader, group: str, row: int) -> bool:
+    """Whether a store has a row."""
+    if not reader.has(group):
+        return False
+    rows = reader.rows(group)
+    return row < len(rows) and bool(rows[row])
+
+
+class FrameSource:
+    """Prepared images of chosen keys with their normalised intrinsics."""
+
+    def __init__(self, manifest: Manifest, reader: RowReader, config: Any) -> None:
+        self.manifest, self.reader, self.config = manifest, reader, config
+        self.size = tuple(config.data.image_size)
+
+    def split(self, keys: Sequence[FrameKey]) -> tuple[list[FrameKey], list[Skipped]]:
+        """Return the keys that are prepared, and the others with the reason.
+
+        Raises:
+            MissingInputError: none is prepared.
+        """
+        there, missing = [], []
+        for key in keys:
+            if committed(self.reader, group_of(key), key.row):
+                there.append(key)
+            else:
+                missing.append(Skipped(frame_of(self.manifest, key), "image not prepared"))
+        if not there:
+            raise MissingInputError("no frame of this split is prepared", fix="run `vipocc data prepare`")
+        return there, missing
+
+    def intrinsics(self, key: FrameKey) -> NDArray[np.float32]:
+        """Return normalised intrinsics [3, 3] of a key's camera."""
+        data = self.config.data
+        pixels = prepared_intrinsics(self.manifest, key.sequence, key.camera, data)
+        return np.asarray(intrinsics_to_ndc(pixels, data.image_size, data.convention), np.float32)
+
+    def image(self, key: FrameKey) -> NDArray[np.uint8]:
+        """Return an image [H, W, 3].
+
+        Raises:
+            StoreError: the store holds images of another size than the configuration's.
+        """
+        image = np.asarray(self.reader.read(group_of(key), key.row, "rgb"))
+        if image.shape[:2] != self.size:
+            raise StoreError(
+                f"the prepared images are {image.shape[0]}x{image.shape[1]}, not {self.size[0]}x{self.size[1]} as the "
+                "checkpoint's configuration says",
+                fix="evaluate in the workspace that the model was trained in, or prepare another one",
+            )
+        return image
+
+    def batches(
+        self, keys: Sequence[FrameKey], size: int, device: torch.device
+    ) -> Iterator[tuple[Sequence[FrameKey], Tensor, Tensor]]:
+        """Yield keys with images [B, 3, H, W] in [0, 1] and intrinsics [B, 3, 3]."""
+        for start in range(0, len(keys), size):
+            some = keys[start : start + size]
+            images = torch.from_numpy(np.stack([self.image(key) for key in some]))
+            intrinsics = torch.from_numpy(np.stack([self.intrinsics(key) for key in some]))
+            yield (
+                some,
+                images.to(device).permute(0, 3, 1, 2).float() / 255.0,
+                intrinsics.to(device),
+            )
+
+
+def settings_of(config: Any, device: torch.device, **more: Any) -> Mapping[str, Any]:
+    """Return the settings that a report states."""
+    evaluation = config.evaluation
+    return {
+        "device": str(device),
+        "batch_size": evaluation.batch_size,
+        "resamples": evaluation.resamples,
+        "confidence": evaluation.confidence,
+        "profile": config.profile,
+        "preset": config.preset,
+        **more,
+    }

@@ -1,0 +1,213 @@
+"""Scene and object occupancy on the slice in front of the key camera (published_system.md 7.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vipocc.data_manifests.ground_truth.occupancy import SLICE_GRID, level_from_world, slice_grid
+from vipocc.data_manifests.manifest import FrameKey, Manifest
+from vipocc.evaluation import published
+from vipocc.evaluation.inputs import FrameSource, RowReader, committed, frame_of
+from vipocc.evaluation.metrics import (
+    OBJECT,
+    OURS,
+    SCENE,
+    Mask,
+    density_precision,
+    judged_rows,
+    object_cells,
+    object_metrics,
+    occupancy_metrics,
+)
+from vipocc.evaluation.protocols import OccupancyProtocol
+from vipocc.evaluation.report import Frame, Kind, Report, Row, Skipped, TruthDigest
+from vipocc.geometry.poses import invert, transform_points
+from vipocc.model.network import ViPOcc
+from vipocc.progress import progress
+
+METRICS = (*SCENE, *OBJECT, *OURS)
+THRESHOLD = 0.5
+"""Density in 1/m above which a cell counts as occupied."""
+OBJECT_LABELS = ("car", "person")
+"""Of the synthetic world's objects, those that object metrics look around."""
+
+
+class SliceTruth(NamedTuple):
+    """Ground truth of one frame, [rows, columns] with row 0 farthest."""
+
+    occupied: Mask
+    visible: Mask
+    objects: Mask | None = None
+    """Cells around objects, where they are known."""
+
+
+TruthReader: TypeAlias = Callable[[FrameKey], "SliceTruth | str"]
+"""Returns a key's ground truth, or the reason why there is none."""
+
+
+def slice_points() -> NDArray[np.float32]:
+    """Return the queried points [12800, 3] in the key camera's frame; rows from far to near, columns left to right.
+
+    The grid stands in the level frame, which the camera looks 5 degrees down in (golden G10).
+    """
+    level_from_camera = level_from_world(np.eye(4))
+    return transform_points(invert(level_from_camera), slice_grid()).astype(np.float32)
+
+
+@torch.no_grad()
+def predict_density(model: ViPOcc, images: Tensor, intrinsics_ndc: Tensor) -> NDArray[np.float32]:
+    """Return the density [B, 160, 80] in 1/m on the slice, of images [B, 3, H, W] in [0, 1]."""
+    points = torch.from_numpy(slice_points()).to(images.device).expand(len(images), -1, -1)
+    density = model.density(model.encode(images), points, intrinsics_ndc)
+    return np.asarray(density.reshape(len(images), *SLICE_GRID.shape).float().cpu().numpy())
+
+
+def frame_metrics(density: NDArray[Any], truth: SliceTruth) -> dict[str, float]:
+    """Return all metrics of a frame: published scene and object metrics, balanced accuracy, average precision."""
+    predicted = np.asarray(density > THRESHOLD)
+    scene = occupancy_metrics(predicted, truth.occupied, truth.visible)
+    around = dict.fromkeys(OBJECT, math.nan)
+    if truth.objects is not None:
+        around = object_metrics(predicted, truth.occupied, truth.visible, truth.objects)
+    values = {**scene, **around, "average_precision": density_precision(density, truth.occupied, truth.visible)}
+    return {name: values[name] for name in METRICS}
+
+
+def lidar_truth(reader: RowReader, protocol: OccupancyProtocol) -> TruthReader:
+    """Return a reader of the protocol's ground truth in `occupancy.zarr`."""
+
+    def read(key: FrameKey) -> SliceTruth | str:
+        group = f"{protocol.name}/{key.sequence}"
+        if not committed(reader, group, key.row):
+            return "no LiDAR ground truth"
+        occupied = np.asarray(reader.read(group, key.row, "occupied")).astype(np.bool_)
+        visible = np.asarray(reader.read(group, key.row, "visible")).astype(np.bool_)
+        return SliceTruth(occupied, visible)
+
+    return read
+
+
+def exact_truth(manifest: Manifest) -> TruthReader:
+    """Return a reader of the synthetic world's exact occupancy, which nothing but the protocol `exact` may open."""
+    from vipocc.data_manifests.synthetic.exact import ExactTruth
+
+    truth = ExactTruth(manifest.root)
+
+    def read(key: FrameKey) -> SliceTruth:
+        frame_id = int(manifest.frame_ids(key.sequence)[key.row])
+        found = truth.occupancy(key.sequence, frame_id)
+        numbers = truth.slice_objects(key.sequence, frame_id)
+        labels = {one.id: one.label for one in truth.boxes(key.sequence, frame_id)}
+        wanted = [int(n) for n in np.unique(numbers) if labels.get(int(n)) in OBJECT_LABELS]
+        return SliceTruth(found.occupied, found.visible, object_cells(numbers, wanted))
+
+    return read
+
+
+def evaluate_occupancy(
+    models: Mapping[str, tuple[Kind, ViPOcc]],
+    source: FrameSource,
+    keys: Sequence[FrameKey],
+    truth: TruthReader,
+    protocol: OccupancyProtocol,
+    *,
+    split: str,
+    device: torch.device,
+    keep: Callable[[Frame, NDArray[np.uint8], dict[str, NDArray[np.float32]], SliceTruth], None] | None = None,
+) -> Report:
+    """Evaluate networks on the same frames, beside constant guesses and published rows.
+
+    Args:
+        models: networks by the name of their row.
+        source: the prepared images.
+        keys: the frames.
+        truth: the protocol's ground truth.
+        protocol: what is measured; stands in the report.
+        split: its name, for the report.
+        device: where the networks are.
+        keep: called for each evaluated frame with its image, each network's density [160, 80] and the truth.
+
+    Raises:
+        MissingInputError: no frame is prepared.
+    """
+    keys, skipped = source.split(keys)
+    truths: dict[FrameKey, SliceTruth] = {}
+    for key in keys:
+        found = truth(key)
+        reason = found if isinstance(found, str) else _unusable(found)
+        if reason:
+            skipped.append(Skipped(frame_of(source.manifest, key), reason))
+        elif not isinstance(found, str):
+            truths[key] = found
+    used = list(truths)
+
+    digest, frames = TruthDigest(), [frame_of(source.manifest, key) for key in used]
+    for frame, key in zip(frames, used, strict=True):
+        digest.add(frame, truths[key].occupied, truths[key].visible)
+    values: dict[str, list[dict[str, float]]] = {name: [] for name in models}
+    broken = dict.fromkeys(models, 0)
+    config = source.config.evaluation
+    with progress("occupancy", len(used)) as bar:
+        for some, images, intrinsics in source.batches(used, config.batch_size, device):
+            densities = {name: predict_density(model, images, intrinsics) for name, (_, model) in models.items()}
+            for at, key in enumerate(some):
+                for name, density in densities.items():
+                    finite = bool(np.isfinite(density[at]).all())
+                    broken[name] += not finite
+                    values[name].append(
+                        frame_metrics(density[at], truths[key]) if finite else dict.fromkeys(METRICS, math.nan)
+                    )
+                if keep is not None:
+                    shown = {name: density[at] for name, density in densities.items()}
+                    keep(frame_of(source.manifest, key), source.image(key), shown, truths[key])
+            bar.advance(len(some))
+
+    interval = (config.resamples, config.confidence)
+    rows = [
+        Row.measured(
+            name,
+            kind,
+            frames,
+            values[name],
+            *interval,
+            note=f"{broken[name]} frames without a finite density" if broken[name] else "",
+        )
+        for name, (kind, _) in models.items()
+    ]
+    for name, guess in (("everything free", 0.0), ("everything occupied", 1.0)):
+        constant = np.full(SLICE_GRID.shape, guess, dtype=np.float32)
+        rows.append(
+            Row.measured(name, "constant", frames, [frame_metrics(constant, truths[key]) for key in used], *interval)
+        )
+    rows += [Row.published(name, means, published.NOTE) for name, means in published.OCCUPANCY.items()]
+    return Report(
+        kind="occupancy",
+        dataset=source.manifest.dataset,
+        split=split,
+        protocol={**protocol.describe(), "digest": protocol.digest},
+        metrics=METRICS,
+        rows=rows,
+        used=frames,
+        skipped=skipped,
+        truth_digest=digest.value,
+        notes=_notes(source.manifest.dataset, protocol),
+    )
+
+
+def _unusable(truth: SliceTruth) -> str:
+    return "no visible cell" if judged_rows(truth.visible) is None else ""
+
+
+def _notes(dataset: str, protocol: OccupancyProtocol) -> list[str]:
+    notes = ["Means over frames with 95 % bootstrap intervals; published rows are others' numbers, not measured here."]
+    if dataset != "kitti-360" or protocol.name != "slice-300":
+        notes.append("Published rows are of KITTI-360 under slice-300 and not comparable with the others.")
+    notes.append("IE_rec is the recall of free space: everything free has 1.0 by definition.")
+    return notes

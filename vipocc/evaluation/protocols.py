@@ -1,0 +1,116 @@
+"""Protocols: frozen, versioned descriptions of what is measured against what. Their digest stands in every report.
+
+A protocol that changes gets a new version; results of different digests are different measurements.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from vipocc.errors import UsageError
+
+RELEASED_SWEEPS = 300
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Base: everything that decides a number is a field."""
+
+    name: str
+    version: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+    @property
+    def digest(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the description."""
+        text = json.dumps(self.describe(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class OccupancyProtocol(Protocol):
+    """Occupancy on one horizontal plane in front of the key camera (published_system.md 7.1)."""
+
+    truth: Literal["lidar", "exact"]
+    sweeps: int | None
+    """LiDAR sweeps accumulated from the key frame on, fewer at a drive's end; none where the truth is exact."""
+    truth_rule: str
+    x_range: tuple[float, float] = (-4.0, 4.0)
+    z_range: tuple[float, float] = (20.0, 4.0)
+    y: float = 0.375
+    rows: int = 160
+    columns: int = 80
+    frame: str = "level: x right, y down, z forward, origin at the key camera, turned 5 degrees about x"
+    truth_at: str = "the queried points"
+    threshold: str = "density > 0.5 per metre"
+    occupied: str = "occupied and not visible"
+    far_margin_rows: int = 20
+    object_margin: tuple[int, int] = (20, 5)
+    average_precision_over: str = "rows that the scene metrics judge"
+    balanced_accuracy_over: str = "invisible cells of those rows"
+    aggregation: str = "mean over frames, frames without the metric left out of it"
+
+
+@dataclass(frozen=True)
+class DepthProtocol(Protocol):
+    """Metric depth of the key image (published_system.md 7.4)."""
+
+    truth: Literal["lidar", "exact"]
+    crop: str = "none"
+    cap: float | None = None
+    """Largest true depth in metres that counts."""
+    clamp: tuple[float, float] = (1e-3, 80.0)
+    resize: str = "nearest, prediction to truth"
+    scaling: str = "none"
+    aggregation: str = "mean over frames"
+
+
+def slice_protocol(sweeps: int = RELEASED_SWEEPS) -> OccupancyProtocol:
+    """The released protocol with ground truth from LiDAR; with other than 300 sweeps it is another one, by name."""
+    rule = "official: a cell that at most two sweeps see is occupied (published_system.md 7.2)"
+    return OccupancyProtocol(f"slice-{sweeps}", 1, "lidar", sweeps, rule)
+
+
+EXACT_OCCUPANCY = OccupancyProtocol(
+    "exact", 1, "exact", None, "inside a solid of the synthetic world; visible from the key camera's centre"
+)
+LIDAR_DEPTH = DepthProtocol("lidar", 1, "lidar")
+"""KITTI-360 as published: sparse LiDAR depth at the prepared size, no crop, no cap on the truth."""
+EXACT_DEPTH = DepthProtocol("exact", 1, "exact", cap=80.0)
+"""Every pixel of the synthetic world up to 80 m, at its native size."""
+
+
+def occupancy_protocol(name: str | None, sweeps: int) -> OccupancyProtocol:
+    """Return a protocol by name, by default the slice with as many sweeps as the configuration's ground truth has."""
+    if name is None:
+        return slice_protocol(sweeps)
+    if name == EXACT_OCCUPANCY.name:
+        return EXACT_OCCUPANCY
+    match = re.fullmatch(r"slice-([1-9]\d{0,3})", name)
+    if match and int(match[1]) >= 3:
+        return slice_protocol(int(match[1]))
+    raise UsageError(
+        f"there is no occupancy protocol '{name}'", fix="use --protocol slice-300 (or slice-N, N >= 3) or exact"
+    )
+
+
+def depth_protocol(name: str | None) -> DepthProtocol:
+    """Return a protocol by name, by default LiDAR's."""
+    found = {None: LIDAR_DEPTH, LIDAR_DEPTH.name: LIDAR_DEPTH, EXACT_DEPTH.name: EXACT_DEPTH}.get(name)
+    if found is None:
+        raise UsageError(f"there is no depth protocol '{name}'", fix="use --protocol lidar or exact")
+    return found
+
+
+def require_exact(dataset: str, protocol: Protocol) -> None:
+    """Raise `UsageError` for the protocol `exact` on a dataset that has no exact truth."""
+    if protocol.name == "exact" and dataset != "synthetic":
+        raise UsageError(f"{dataset} has no exact truth", fix="leave --protocol out, or use the synthetic dataset")
