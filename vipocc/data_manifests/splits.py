@@ -179,7 +179,7 @@ def assign_roles(manifest: Manifest, lists: SplitLists, config: DataConfig) -> M
 
 
 def supervision_leaks(manifest: Manifest) -> dict[str, int]:
-    """Return how many (training sample, view) pairs show a frame that val or test lists as key, by split and view.
+    """Return how many images that training samples see are of frames that val or test lists, by split and role.
 
     They are a property of the published lists, whose windows interleave, and are reported, not mended.
     """
