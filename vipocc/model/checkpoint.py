@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vipocc import config as configuration
-from vipocc.errors import CheckpointError, ConfigError, DeviceError, MissingInputError
+from vipocc.errors import CheckpointError, ConfigError, DeviceError, MissingInputError, UsageError
+from vipocc.geometry.ndc import check_convention
 from vipocc.model.config import ModelConfig
 from vipocc.model.encoder import load_weights
 
@@ -90,7 +91,8 @@ def load(folder: Path, device: str | torch.device = "cpu") -> ViPOcc:
     try:
         config = configuration.validate(values.get("model", {}), ModelConfig)
         convention = values["data"]["convention"]
-    except ConfigError as error:
+        check_convention(convention)
+    except (ConfigError, UsageError) as error:
         raise CheckpointError(f"the checkpoint's configuration is not ours: {error}", where=folder / CONFIG) from None
     except (KeyError, TypeError):
         raise CheckpointError("the checkpoint's configuration lacks data.convention", where=folder / CONFIG) from None

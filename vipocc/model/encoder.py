@@ -150,8 +150,8 @@ def _from_file(config: EncoderConfig, option: str) -> Mapping[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the two formats raise a dozen kinds on a damaged file
         raise CheckpointError(
-            f"cannot read the encoder weights ({str(error).splitlines()[0]})", where=path, fix=_way_out(option)
-        ) from None
+            f"cannot read the encoder weights ({type(error).__name__})", where=path, fix=_way_out(option)
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError("this file holds no state dict of tensors", where=path, fix=_way_out(option))
     return state

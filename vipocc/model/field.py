@@ -7,8 +7,8 @@ that layer is applied to the feature map once, before it is sampled, instead of 
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -70,14 +70,47 @@ def sample_features_reference(features: Tensor, xy: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PointQuery:
-    """Points of one call to a density head, as the key camera sees them."""
+    """Points of one call to a density head: P pixels of the key camera with S points on the ray of each.
+
+    Points that share no pixel have S = 1. Samples of rays through the key camera's centre share theirs, and so their
+    features and most of their code.
+    """
 
     points: Tensor
-    """[B, N, 3] in the key camera's frame, metres."""
+    """[B, P, S, 3] in the key camera's frame, metres."""
     xy: Tensor
-    """[B, N, 2] normalised image coordinates, unbounded outside the image."""
+    """[B, P, 2] normalised image coordinates, unbounded outside the image."""
     z: Tensor
-    """[B, N] depth in metres."""
+    """[B, P, S] depth in metres, at least 1e-3."""
+
+    @classmethod
+    def of_points(cls, points: Tensor, intrinsics_ndc: Tensor) -> PointQuery:
+        """Query points [B, N, 3] anywhere; intrinsics [B, 3, 3] of the key camera."""
+        xy, z = project(points, intrinsics_ndc)
+        return cls(points[:, :, None], xy, z[..., None])
+
+    @classmethod
+    def of_central_rays(cls, directions: Tensor, distances: Tensor, intrinsics_ndc: Tensor) -> PointQuery:
+        """Query points at distances [B, R, S] along directions [B, R, 3] from the key camera's centre."""
+        xy, _ = project(directions, intrinsics_ndc)
+        points = directions[:, :, None] * distances[..., None]
+        return cls(points, xy, points[..., 2].clamp_min(MIN_DEPTH))
+
+    @property
+    def unseen(self) -> Tensor:
+        """bool [B, P, S]: behind the key camera or outside its image."""
+        return outside(self.xy[:, :, None].expand(*self.z.shape, 2), self.z)
+
+    def flat(self) -> PointQuery:
+        """The same points with S = 1."""
+        samples = self.z.shape[-1]
+        xy = self.xy.repeat_interleave(samples, dim=1) if samples > 1 else self.xy
+        return PointQuery(self.points.flatten(1, 2)[:, :, None], xy, self.z.flatten(1)[..., None])
+
+    def split(self, pixels: int) -> Iterator[PointQuery]:
+        """Parts of at most so many pixels."""
+        parts = zip(*(tensor.split(pixels, dim=1) for tensor in (self.points, self.xy, self.z)), strict=True)
+        return (PointQuery(*part) for part in parts)
 
 
 class DensityHead(nn.Module, ABC):
@@ -89,7 +122,7 @@ class DensityHead(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, prepared: Tensor, query: PointQuery) -> Tensor:
-        """Densities [B, N] in 1/m, not negative, float32."""
+        """Densities [B, P, S] in 1/m, not negative, float32."""
 
 
 class MLPHead(DensityHead):
@@ -101,63 +134,55 @@ class MLPHead(DensityHead):
         self.near, self.far = config.near, config.far
         self.frequencies, self.base = config.frequencies, config.base_frequency
         self.hidden = nn.Linear(channels + 3 * (1 + 2 * config.frequencies), config.hidden)
+        """Reads the features, then the code in the order of `positional_encoding`."""
         self.output = nn.Linear(config.hidden, 1)
         for layer in (self.hidden, self.output):
             nn.init.kaiming_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def code(self, query: PointQuery) -> Tensor:
-        """Positional code [B, N, 3 (1 + 2 frequencies)] of x, y and the depth code."""
-        zc = depth_code(query.z, self.near, self.far)
-        return positional_encoding(torch.cat([query.xy, zc[..., None]], dim=-1), self.frequencies, self.base)
-
     def prepare(self, features: Tensor) -> Tensor:
-        """Apply the feature part of the hidden layer to the map: [B, C, H, W] -> [B, hidden, H, W]."""
-        return functional.conv2d(features.float(), self.hidden.weight[:, : self.channels, None, None])
+        """Apply the feature part of the hidden layer to the map: [B, C, H, W] -> [B, hidden, H, W], channels last."""
+        rows = functional.linear(features.float().permute(0, 2, 3, 1), self.hidden.weight[:, : self.channels])
+        return rows.permute(0, 3, 1, 2)
 
     def forward(self, prepared: Tensor, query: PointQuery) -> Tensor:
-        """Densities [B, N] from the prepared map."""
-        from_code = functional.linear(self.code(query), self.hidden.weight[:, self.channels :], self.hidden.bias)
-        hidden = functional.relu(from_code + sample_features(prepared, query.xy), inplace=True)
+        """Densities [B, P, S] from the prepared map."""
+        zc = depth_code(query.z, self.near, self.far)[..., None]
+        code = self.hidden.weight[:, self.channels :]
+        if zc.shape[2] == 1:
+            encoded = positional_encoding(torch.cat([query.xy[:, :, None], zc], dim=-1), self.frequencies, self.base)
+            hidden = functional.linear(encoded, code, self.hidden.bias)
+        else:
+            # The code's columns come in triples (x, y, z), one triple for each of its waves.
+            triples = code.unflatten(1, (-1, 3))
+            of_pixel = positional_encoding(query.xy, self.frequencies, self.base)
+            of_depth = positional_encoding(zc, self.frequencies, self.base)
+            shared = functional.linear(of_pixel, triples[..., :2].flatten(1), self.hidden.bias)
+            hidden = functional.linear(of_depth, triples[..., 2]) + shared[:, :, None]
+        hidden = functional.relu(hidden + sample_features(prepared, query.xy)[:, :, None], inplace=True)
         return functional.softplus(self.output(hidden)[..., 0])
 
     def reference(self, features: Tensor, query: PointQuery) -> Tensor:
         """Plain twin of `prepare` and `forward`: sample the features, append the code, two layers."""
-        inputs = torch.cat([sample_features_reference(features.float(), query.xy), self.code(query)], dim=-1)
-        return functional.softplus(self.output(functional.relu(self.hidden(inputs)))[..., 0])
+        flat = query.flat()
+        position = torch.cat([flat.xy, depth_code(flat.z, self.near, self.far)], dim=-1)
+        code = positional_encoding(position, self.frequencies, self.base)
+        inputs = torch.cat([sample_features_reference(features.float(), flat.xy), code], dim=-1)
+        sigma = functional.softplus(self.output(functional.relu(self.hidden(inputs)))[..., 0])
+        return sigma.reshape(query.z.shape)
 
 
-def query_points(points: Tensor, intrinsics_ndc: Tensor) -> PointQuery:
-    """Project points [B, N, 3] of the key camera's frame with its intrinsics [B, 3, 3]."""
-    xy, z = project(points, intrinsics_ndc)
-    return PointQuery(points, xy, z)
+def density_at(head: DensityHead, prepared: Tensor, query: PointQuery, chunk: int | None = None) -> Tensor:
+    """Densities [B, P, S] in 1/m at the points of a query.
 
-
-def density_at(
-    head: DensityHead, prepared: Tensor, points: Tensor, intrinsics_ndc: Tensor, chunk: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Densities at points, and which of them the key camera does not see.
-
-    Args:
-        head: the density head.
-        prepared: what `head.prepare` made of the features.
-        points: [B, N, 3] in the key camera's frame, metres.
-        intrinsics_ndc: [B, 3, 3] of the key camera.
-        chunk: at most so many points (over the batch) at once, or None for all. The result is the same.
-
-    Returns:
-        sigma [B, N] in 1/m and bool [B, N], true behind the camera or outside its image.
+    `prepared` is what `head.prepare` made of the features. At most `chunk` points, over the batch, are evaluated at
+    once; the result is the same.
     """
-    count = points.shape[1]
-    step = count if chunk is None else max(1, chunk // points.shape[0])
-    if step >= count:
-        query = query_points(points, intrinsics_ndc)
-        return head(prepared, query), outside(query.xy, query.z)
-    parts = [
-        density_at(head, prepared, points[:, start : start + step], intrinsics_ndc)
-        for start in range(0, math.ceil(count / step) * step, step)
-    ]
-    return torch.cat([sigma for sigma, _ in parts], dim=1), torch.cat([unseen for _, unseen in parts], dim=1)
+    batch, pixels, samples = query.z.shape
+    step = pixels if chunk is None else max(1, chunk // (batch * samples))
+    if step >= pixels:
+        return head(prepared, query)  # type: ignore[no-any-return]
+    return torch.cat([head(prepared, part) for part in query.split(step)], dim=1)
 
 
 def colours_at(

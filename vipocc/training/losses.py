@@ -27,6 +27,7 @@ OFFICIAL_MIN_ELEMENTS = 10_000
 
 _SSIM_WINDOW = ((0.0947, 0.1183, 0.0947), (0.1183, 0.1478, 0.1183), (0.0947, 0.1183, 0.0947))
 _C1, _C2 = 1e-4, 9e-4
+_WHOLLY_KNOWN = 0.999
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,14 @@ def temporal_loss(
     """
     known = torch.isfinite(depth_target)
     depth = torch.where(known, depth_target, torch.ones_like(depth_target))
-    stacked = torch.cat([reference, depth_reference.detach()], dim=1)
+    # Missing depths travel as a channel of their own: a NaN in the lookup would reach the gradient of its place.
+    other = depth_reference.detach()
+    known_other = torch.isfinite(other)
+    other = torch.where(known_other, other, torch.ones_like(other))
+    stacked = torch.cat([reference, other, known_other.to(reference.dtype)], dim=1)
     warped = warp(stacked, depth, intrinsics_ndc, reference_from_target, convention)
-    image, sampled = warped.image[:, :3], warped.image[:, 3:]
-    valid = warped.valid & known & torch.isfinite(sampled)
+    image, sampled, share_known = warped.image[:, :3], warped.image[:, 3:4].detach(), warped.image[:, 4:].detach()
+    valid = warped.valid & known & (share_known > _WHOLLY_KNOWN)
     computed = warped.depth.detach()
     difference = torch.where(valid, (computed - sampled).abs() / (computed + sampled), torch.zeros_like(sampled))
     photometric = masked_mean((1.0 - difference) * (target - image).abs(), valid)

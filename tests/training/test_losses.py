@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vipocc.model.depth_branch import refine_inverse_depth
+from vipocc.training.losses import (
+    Mean,
+    colour_error,
+    colour_loss,
+    depth_consistency,
+    invalid_rays,
+    masked_mean,
+    ssim_error,
+    temporal_loss,
+    temporal_loss_official,
+    total,
+)
+
+
+def intrinsics(batch: int = 1) -> Tensor:
+    matrix = torch.tensor([[0.7849, 0.0, -0.0312], [0.0, 2.9391, 0.2701], [0.0, 0.0, 1.0]])
+    return matrix.repeat(batch, 1, 1)
+
+
+def moved(*translation: float) -> Tensor:
+    pose = torch.eye(4)[None]
+    pose[0, :3, 3] = torch.tensor(translation)
+    return pose
+
+
+def golden_patch(shift: float) -> Tensor:
+    c, y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (3, 8, 8)), indexing="ij")
+    return (0.5 + 0.4 * torch.sin(0.7 * c + 0.3 * y + 0.5 * x + shift)).permute(1, 2, 0)
+
+
+def test_golden_colour_error() -> None:
+    error = colour_error(golden_patch(0.2)[None, :, :, None], golden_patch(0.0)[None])[0]
+    exact = [0.00897125, 0.02980516, 0.02359958, 0.02739475]
+    assert [float(error[0, 0]), float(error[3, 4]), float(error[7, 7]), float(error.mean())] == pytest.approx(
+        exact, rel=1e-5
+    )
+    single = colour_error(golden_patch(0.2)[None, :, :, None].float(), golden_patch(0.0)[None].float())[0]
+    published = [0.00897123, 0.02980486, 0.02359954, 0.02739462]
+    assert [float(single[0, 0]), float(single[3, 4]), float(single[7, 7]), float(single.mean())] == pytest.approx(
+        published, rel=1e-5
+    )
+
+
+def test_colour_error_is_the_smallest_over_views() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rendered = torch.rand(2, 5, 8, 8, 4, 3, generator=generator)
+    target = torch.rand(2, 5, 8, 8, 3, generator=generator)
+    each = torch.stack([colour_error(rendered[..., v : v + 1, :], target) for v in range(4)])
+    together = colour_error(rendered, target)
+    assert together.shape == (2, 5, 8, 8)
+    torch.testing.assert_close(together, each.amin(0))
+    rendered[..., 2, :] = target
+    assert float(colour_error(rendered, target).max()) < 1e-6
+
+
+def test_ssim_error_is_bounded() -> None:
+    black, white = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
+    assert float(ssim_error(black, black).max()) == 0.0
+    assert 0.49 < float(ssim_error(black, white)[..., 1:-1, 1:-1].mean()) <= 0.5
+
+
+def test_colour_error_gradient_in_float64() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rendered = torch.rand(1, 4, 4, 2, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    target = torch.rand(1, 4, 4, 3, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda r: colour_error(r, target), (rendered,))
+
+
+def test_invalid_rays() -> None:
+    weights = torch.tensor([[0.05, 0.91, 0.04], [0.5, 0.45, 0.05], [1.0, 0.0, 0.0]])
+    invalid = torch.zeros(3, 3, 2, dtype=torch.bool)
+    invalid[0, 1] = True  # 0.91 of the weight, both views
+    invalid[1, :2] = True  # 0.95 in both views
+    invalid[2, 0, 0] = True  # one view only
+    assert invalid_rays(weights, invalid).tolist() == [True, True, False]
+    invalid[1, 1, 1] = False
+    assert invalid_rays(weights, invalid).tolist() == [True, False, False]
+    assert invalid_rays(weights, invalid, "strict").tolist() == [True, True, False]
+    assert invalid_rays(weights, invalid, "none").tolist() == [False, False, False]
+
+
+def test_colour_loss_averages_as_asked_and_leaves_invalid_rays_alone() -> None:
+    error = torch.tensor([1.0, 2.0, 6.0], requires_grad=True)
+    invalid = torch.tensor([False, True, False])
+    assert float(colour_loss(error, invalid).value.detach()) == pytest.approx(3.5)
+    everything = colour_loss(error, invalid, "all")
+    assert float(everything.value.detach()) == pytest.approx(7.0 / 3.0)
+    (gradient,) = torch.autograd.grad(everything.value, error)
+    assert gradient.tolist() == pytest.approx([1 / 3, 0.0, 1 / 3])
+    assert float(colour_loss(error, torch.ones(3, dtype=torch.bool)).value.detach()) == 0.0
+
+
+def test_means_of_parts_add_up() -> None:
+    values, valid = torch.rand(10), torch.rand(10) > 0.4
+    whole, first, second = (masked_mean(values[s], valid[s]) for s in (slice(None), slice(0, 3), slice(3, None)))
+    joined = Mean(first.total + second.total, first.count + second.count)
+    torch.testing.assert_close(joined.value, whole.value)
+    torch.testing.assert_close(whole.value, values[valid].mean())
+
+
+def test_depth_consistency() -> None:
+    distance = torch.tensor([10.0, 20.0, 30.0], requires_grad=True)
+    refined = torch.tensor([9.0, float("nan"), 20.0], requires_grad=True)
+    mean = depth_consistency(distance, torch.tensor([0.9, 0.5, 0.8]), refined)
+    assert float(mean.count) == 2.0
+    assert float(mean.value.detach()) == pytest.approx((0.0 + 4.0) / 2)
+    of_distance, of_refined = torch.autograd.grad(mean.value, (distance, refined))
+    assert of_distance.tolist()[1:] == pytest.approx([0.0, 0.4])
+    assert of_refined.tolist()[1:] == pytest.approx([0.0, -0.5])
+
+
+def test_golden_temporal_loss_of_the_released_code() -> None:
+    v, u = torch.meshgrid(torch.arange(192.0), torch.arange(640.0), indexing="ij")
+    target = torch.stack([0.9 * torch.sin(0.05 * u + 0.03 * v + i) for i in range(3)])[None]
+    reference = torch.stack([0.9 * torch.sin(0.05 * u + 0.03 * v + i + 0.1) for i in range(3)])[None]
+    first = (10 + 5 * torch.sin(0.01 * u) + 0.02 * v)[None, None]
+    second = (9.5 + 5 * torch.sin(0.01 * u + 0.05) + 0.02 * v)[None, None]
+    out = temporal_loss_official(target, reference, first, second, intrinsics(), moved(0.05, -0.02, -0.9))
+    assert float(out.photometric.value) == pytest.approx(0.347951, rel=1e-5)
+    assert float(out.geometry.value) == pytest.approx(0.029743, rel=2e-5)
+    assert float(out.geometry.count) == pytest.approx(0.833927 * 192 * 640, rel=1e-5)
+    assert float(out.loss) == pytest.approx(0.347951 + 0.029743, rel=1e-5)
+
+
+def test_released_rule_drops_small_sums() -> None:
+    images, depth = torch.rand(1, 3, 64, 64), torch.full((1, 1, 64, 64), 9.0, requires_grad=True)
+    out = temporal_loss_official(images, images.flip(-1), depth, depth, intrinsics(), moved(0.0, 0.0, 0.0))
+    assert 3_000 < float(out.geometry.count) <= 10_000 < float(out.photometric.count)
+    assert float(out.loss.detach()) == pytest.approx(float(out.photometric.value.detach()))
+    little = temporal_loss_official(
+        images[..., :40], images[..., :40], depth[..., :40], depth[..., :40], intrinsics(), moved(0.5, 0.0, 0.0)
+    )
+    assert float(little.photometric.count) <= 10_000
+    (gradient,) = torch.autograd.grad(little.loss, depth)
+    assert float(little.loss.detach()) == 0.0
+    assert float(gradient.abs().max()) == 0.0
+
+
+def scene(height: int = 64, width: int = 96) -> tuple[Tensor, Tensor]:
+    v, u = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    image = torch.stack([torch.sin(0.3 * u + 0.2 * v + i) for i in range(3)])[None] * 0.9
+    return image, (10 + 2 * torch.sin(0.1 * u) + 0.02 * v)[None, None]
+
+
+def test_temporal_loss_of_one_view_with_itself_is_zero() -> None:
+    image, depth = scene()
+    out = temporal_loss(image, image, depth, depth, intrinsics(), moved(0.0, 0.0, 0.0))
+    assert float(out.loss) < 1e-5
+    assert float(out.photometric.count) == 3 * 64 * 96
+    assert float(out.geometry.value) < 1e-5
+
+
+def test_temporal_loss_follows_its_equation() -> None:
+    image, depth = scene()
+    reference, other = image.roll(3, dims=-1), depth * 1.3
+    out = temporal_loss(image, reference, depth, other, intrinsics(), moved(0.0, 0.0, 0.0))
+    mask = 1.0 - 0.3 / 2.3
+    assert float(out.geometry.value) == pytest.approx(0.3 / 2.3, rel=1e-4)
+    assert float(out.loss) == pytest.approx(mask * float((image - reference).abs().mean()), rel=1e-4)
+
+
+def test_points_behind_the_reference_do_not_count() -> None:
+    image, depth = scene()
+    out = temporal_loss(image, image, depth, depth, intrinsics(), moved(0.0, 0.0, -50.0))
+    assert float(out.photometric.count) == 0.0
+    assert float(out.loss) == 0.0
+
+
+def test_the_weight_mask_is_a_constant_to_the_gradient() -> None:
+    image, depth = scene()
+    first, second = depth.clone().requires_grad_(), depth.clone().mul(1.2).requires_grad_()
+    flat = torch.full_like(image, 0.5)
+    loss = temporal_loss(flat, -flat, first, second, intrinsics(), moved(0.1, 0.0, 0.1)).loss
+    of_first, of_second = torch.autograd.grad(loss, (first, second), allow_unused=True)
+    # Flat images leave only the mask to depend on depth; through it, a pixel's gradient would be about 1/(16 N) = 1e-5.
+    assert float(loss.detach()) > 0.5
+    assert of_first is not None
+    assert float(of_first.abs().max()) < 1e-6
+    assert of_second is None
+
+
+def test_the_gradient_moves_depth_towards_the_truth() -> None:
+    image, _ = scene()
+    truth = torch.full((1, 1, 64, 96), 8.0)
+    pose = moved(0.2, 0.0, 0.0)
+    v, u = torch.meshgrid(torch.arange(64.0), torch.arange(96.0), indexing="ij")
+    shift = 0.2 * 0.7849 / 2 * 96 / 8.0
+    reference = torch.stack([torch.sin(0.3 * (u - shift) + 0.2 * v + i) for i in range(3)])[None] * 0.9
+    near_truth = temporal_loss(image, reference, truth, truth, intrinsics(), pose).loss
+    off = (truth * 1.4).requires_grad_()
+    loss = temporal_loss(image, reference, off, truth, intrinsics(), pose).loss
+    assert float(near_truth) < 0.1 * float(loss.detach())
+    (gradient,) = torch.autograd.grad(loss, off)
+    assert float((gradient > 0).float().mean()) > 0.8
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 1000),
+    st.sampled_from([0.0, 1e-3, 1.0, 1e6]),
+    st.sampled_from([0.05, 3.0, 80.0, 1000.0]),
+    st.booleans(),
+)
+def test_losses_and_gradients_are_finite_for_any_output(seed: int, scale: float, prior: float, holes: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (1, 1, 64, 96)
+    output = (torch.randn(shape, generator=generator) * scale).requires_grad_()
+    priors = torch.full(shape, prior) * (0.2 + torch.rand(shape, generator=generator))
+    if holes:
+        priors[torch.rand(shape, generator=generator) < 0.3] = float("nan")
+    image, _ = scene()
+    depth = refine_inverse_depth(priors, output)
+    temporal = temporal_loss(image, image.flip(-1), depth, depth.flip(-1), intrinsics(), moved(0.1, 0.0, -0.8)).loss
+    consistency = depth_consistency(torch.full(shape, 20.0), torch.full(shape, 0.9), depth).value
+    loss = total(torch.tensor(0.3), consistency, temporal)
+    assert math.isfinite(float(loss.detach()))
+    (gradient,) = torch.autograd.grad(loss, output)
+    assert torch.isfinite(gradient).all()
+
+
+def test_golden_total() -> None:
+    parts = torch.tensor(0.3151115), torch.tensor(19.2709), torch.tensor(0.6483)
+    assert float(total(*parts, weights=(2.0, 0.005, 0.01))) == pytest.approx(0.7330604, rel=1e-5)
+    assert float(total(*parts)) == pytest.approx(0.7330604 / 2, rel=1e-5)
+    assert float(total(parts[0])) == pytest.approx(0.3151115)
