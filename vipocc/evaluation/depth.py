@@ -153,7 +153,7 @@ def evaluate_depth(
         if values[name][0]
     ]
     rows += [Row.published(name, means, published.NOTE) for name, means in published.DEPTHS.items()]
-    notes = ["Means over frames with 95 % bootstrap intervals; published rows are others' numbers, not measured here."]
+    notes = ["Means over frames with bootstrap intervals; published rows are others' numbers, not measured here."]
     if not values["branch"][0]:
         notes.append(f"No pseudo-depth of split {split}: the branch and the prior are left out.")
     if source.manifest.dataset != "kitti-360" or protocol.name != "lidar":

@@ -45,6 +45,8 @@ class Checkpoint:
     """How it was chosen, in words."""
     config: Any
     """The whole configuration: the checkpoint's own, then the overrides of the evaluation."""
+    named: bool = False
+    """Whether the user named the folder, so that nothing is known of how it was chosen."""
 
     def describe(self, workspace: Workspace) -> dict[str, Any]:
         """Return what the report says of it."""
@@ -78,7 +80,7 @@ def choose_checkpoint(
     if not {"training", "evaluation"} <= values.keys():
         known = configuration.as_dict(fallback)
         values = {**known, **values, "data": {**known["data"], **values.get("data", {})}}
-    return Checkpoint(folder, rule, configuration.load(base=values, overrides=overrides))
+    return Checkpoint(folder, rule, configuration.load(base=values, overrides=overrides), named=path is not None)
 
 
 def choose_device(name: str | None) -> torch.device:

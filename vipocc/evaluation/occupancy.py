@@ -206,7 +206,7 @@ def _unusable(truth: SliceTruth) -> str:
 
 
 def _notes(dataset: str, protocol: OccupancyProtocol) -> list[str]:
-    notes = ["Means over frames with 95 % bootstrap intervals; published rows are others' numbers, not measured here."]
+    notes = ["Means over frames with bootstrap intervals; published rows are others' numbers, not measured here."]
     if dataset != "kitti-360" or protocol.name != "slice-300":
         notes.append("Published rows are of KITTI-360 under slice-300 and not comparable with the others.")
     notes.append("IE_rec is the recall of free space: everything free has 1.0 by definition.")

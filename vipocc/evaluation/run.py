@@ -223,5 +223,8 @@ def _finish(
 ) -> tuple[Report, Path]:
     report.checkpoint = found.describe(workspace)
     report.settings = settings
-    report.notes = [*report.notes, f"No test frame chose anything: the checkpoint is {found.rule}."]
+    chosen_by = "The checkpoint was named by the user." if found.named else f"The checkpoint is {found.rule}."
+    if report.split == "val" and not found.named:
+        chosen_by += " Validation frames chose it, so figures on val flatter it."
+    report.notes = [*report.notes, chosen_by]
     return report, report.save(workspace.reports)
