@@ -21,26 +21,30 @@ Size: TypeAlias = tuple[int, int]
 """(height, width) in pixels."""
 
 
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        want is None or got == want for got, want in zip(shape, wanted, strict=True)
+    )
+
+
+def _told(wanted: tuple[int | None, ...]) -> str:
+    return ", ".join("any" if size is None else str(size) for size in wanted)
+
+
 def expect_shape(name: str, array: AnyArray, *trailing: int | None) -> None:
     """Raise UsageError unless the last axes of `array` are `trailing`; None stands for any size.
 
     A leading batch of any rank, also none, is let through.
     """
     shape = tuple(array.shape)
-    tail = shape[len(shape) - len(trailing) :]
-    if len(shape) < len(trailing) or any(
-        want is not None and got != want for got, want in zip(tail, trailing, strict=True)
-    ):
-        wanted = ", ".join("any" if size is None else str(size) for size in trailing)
-        raise UsageError(f"{name} must have shape [..., {wanted}], not {list(shape)}")
+    if len(shape) < len(trailing) or not _fits(shape[len(shape) - len(trailing) :], trailing):
+        raise UsageError(f"{name} must have shape [..., {_told(trailing)}], not {list(shape)}")
 
 
 def expect_rank(name: str, array: AnyArray, *shape: int | None) -> None:
     """Raise UsageError unless `array` has exactly the axes `shape`; None stands for any size."""
-    if len(array.shape) != len(shape):
-        wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise UsageError(f"{name} must have shape [{wanted}], not {list(array.shape)}")
-    expect_shape(name, array, *shape)
+    if not _fits(tuple(array.shape), shape):
+        raise UsageError(f"{name} must have shape [{_told(shape)}], not {list(array.shape)}")
 
 
 def expect_size(name: str, size: Size) -> None:

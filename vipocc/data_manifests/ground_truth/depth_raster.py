@@ -90,7 +90,7 @@ def sparse_depth_reference(
     return depth.astype(np.float32)
 
 
-def _last_write_then_minimum(rows: Index, columns: Index, z: Float64, size: Size) -> Float64:
+def last_write_then_minimum(rows: Index, columns: Index, z: Float64, size: Size) -> Float64:
     """Depth [H, W], 0 where missing, with the released collision rule.
 
     Every point is written, the last one stays; then each group of points that share the key row * (W - 1) + col - 1
@@ -144,7 +144,7 @@ def sparse_depth_official(
         columns, rows = np.round((x / 2 + 0.5) * size[1]), np.round((y / 2 + 0.5) * size[0])
     kept = _within(rows, columns, size)
     hits = rows[kept].astype(np.intp), columns[kept].astype(np.intp)
-    return _missing_as_nan(_last_write_then_minimum(*hits, z[kept], size))
+    return _missing_as_nan(last_write_then_minimum(*hits, z[kept], size))
 
 
 def sparse_depth_eigen(points: NDArray[Any], image_from_velo: ArrayLike, size: Size) -> Float32:
@@ -160,7 +160,7 @@ def sparse_depth_eigen(points: NDArray[Any], image_from_velo: ArrayLike, size: S
         columns, rows = np.round(u) - 1, np.round(v) - 1
     kept = _within(rows, columns, size)
     hits = rows[kept].astype(np.intp), columns[kept].astype(np.intp)
-    return _missing_as_nan(_last_write_then_minimum(*hits, z[kept], size))
+    return _missing_as_nan(last_write_then_minimum(*hits, z[kept], size))
 
 
 def eigen_mask(depth: NDArray[Any]) -> NDArray[np.bool_]:
