@@ -34,29 +34,24 @@ def check_convention(convention: str) -> None:
         raise UsageError(f"pixel convention must be 'centre' or 'official', not {convention!r}")
 
 
-def _like(rows: list[list[float]] | list[float], array: FloatArray) -> FloatArray:
-    if isinstance(array, np.ndarray):
-        return np.asarray(rows, dtype=np.result_type(array.dtype, np.float32))
-    return array.new_tensor(rows, dtype=array.dtype if array.is_floating_point() else None)
+def _stack(arrays: list[FloatArray], axis: int) -> FloatArray:
+    if isinstance(arrays[0], np.ndarray | np.generic):
+        return np.stack(arrays, axis=axis)
+    import torch
+
+    return torch.stack(arrays, dim=axis)
 
 
-def _small_product(a: FloatArray, b: FloatArray) -> FloatArray:
-    # Products of single 3x3 and 4x4 matrices are spelt out, because matmul would follow autocast and TF32 settings
-    # of the caller and lose the digits that calibration needs.
-    product: FloatArray = (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
-    return product
+def _rescale(matrix: FloatArray, scale: tuple[float, float], shift: tuple[float, float]) -> FloatArray:
+    """[[sx, 0, ox], [0, sy, oy], [0, 0, 1]] @ matrix, row by row.
 
-
-def _ndc_from_pixel(size: Size, convention: Convention) -> list[list[float]]:
-    height, width = size
-    shift_x, shift_y = (1.0 / width, 1.0 / height) if convention == "centre" else (0.0, 0.0)
-    return [[2.0 / width, 0.0, shift_x - 1.0], [0.0, 2.0 / height, shift_y - 1.0], [0.0, 0.0, 1.0]]
-
-
-def _pixel_from_ndc(size: Size, convention: Convention) -> list[list[float]]:
-    height, width = size
-    shift = 0.5 if convention == "centre" else 0.0
-    return [[width / 2.0, 0.0, width / 2.0 - shift], [0.0, height / 2.0, height / 2.0 - shift], [0.0, 0.0, 1.0]]
+    Not a matmul, which would follow the caller's autocast and TF32 settings and lose digits, and not a tensor built
+    from numbers, which on CUDA waits for the device.
+    """
+    last = matrix[..., 2, :] * 1.0
+    first = matrix[..., 0, :] * scale[0] + last * shift[0]
+    second = matrix[..., 1, :] * scale[1] + last * shift[1]
+    return _stack([first, second, last], -2)
 
 
 def intrinsics_to_ndc(intrinsics: FloatArray, size: Size, convention: Convention) -> FloatArray:
@@ -67,7 +62,9 @@ def intrinsics_to_ndc(intrinsics: FloatArray, size: Size, convention: Convention
     check_convention(convention)
     expect_shape("intrinsics", intrinsics, 3, 3)
     expect_size("size", size)
-    return _small_product(_like(_ndc_from_pixel(size, convention), intrinsics), intrinsics)
+    height, width = size
+    half = 0.5 if convention == "centre" else 0.0
+    return _rescale(intrinsics, (2.0 / width, 2.0 / height), (2.0 * half / width - 1.0, 2.0 * half / height - 1.0))
 
 
 def intrinsics_from_ndc(intrinsics_ndc: FloatArray, size: Size, convention: Convention) -> FloatArray:
@@ -75,7 +72,9 @@ def intrinsics_from_ndc(intrinsics_ndc: FloatArray, size: Size, convention: Conv
     check_convention(convention)
     expect_shape("intrinsics_ndc", intrinsics_ndc, 3, 3)
     expect_size("size", size)
-    return _small_product(_like(_pixel_from_ndc(size, convention), intrinsics_ndc), intrinsics_ndc)
+    height, width = size
+    half = 0.5 if convention == "centre" else 0.0
+    return _rescale(intrinsics_ndc, (width / 2.0, height / 2.0), (width / 2.0 - half, height / 2.0 - half))
 
 
 def resize_intrinsics(intrinsics: FloatArray, old_size: Size, new_size: Size, convention: Convention) -> FloatArray:
@@ -89,12 +88,7 @@ def resize_intrinsics(intrinsics: FloatArray, old_size: Size, new_size: Size, co
     expect_size("new_size", new_size)
     scale_y, scale_x = new_size[0] / old_size[0], new_size[1] / old_size[1]
     half = 0.5 if convention == "centre" else 0.0
-    resize = [
-        [scale_x, 0.0, half * scale_x - half],
-        [0.0, scale_y, half * scale_y - half],
-        [0.0, 0.0, 1.0],
-    ]
-    return _small_product(_like(resize, intrinsics), intrinsics)
+    return _rescale(intrinsics, (scale_x, scale_y), (half * scale_x - half, half * scale_y - half))
 
 
 def pixel_to_ndc(pixels: FloatArray, size: Size, convention: Convention) -> FloatArray:
@@ -103,9 +97,10 @@ def pixel_to_ndc(pixels: FloatArray, size: Size, convention: Convention) -> Floa
     expect_shape("pixels", pixels, 2)
     expect_size("size", size)
     height, width = size
+    x, y = pixels[..., 0], pixels[..., 1]
     if convention == "centre":
-        return (2.0 * pixels + 1.0) / _like([float(width), float(height)], pixels) - 1.0
-    return 2.0 * pixels / _like([float(width - 1), float(height - 1)], pixels) - 1.0
+        return _stack([(2.0 * x + 1.0) / width - 1.0, (2.0 * y + 1.0) / height - 1.0], -1)
+    return _stack([2.0 * x / (width - 1) - 1.0, 2.0 * y / (height - 1) - 1.0], -1)
 
 
 def ndc_to_pixel(xy: FloatArray, size: Size, convention: Convention) -> FloatArray:
@@ -114,9 +109,10 @@ def ndc_to_pixel(xy: FloatArray, size: Size, convention: Convention) -> FloatArr
     expect_shape("xy", xy, 2)
     expect_size("size", size)
     height, width = size
+    x, y = xy[..., 0] + 1.0, xy[..., 1] + 1.0
     if convention == "centre":
-        return ((xy + 1.0) * _like([float(width), float(height)], xy) - 1.0) / 2.0
-    return (xy + 1.0) * _like([float(width - 1), float(height - 1)], xy) / 2.0
+        return _stack([(x * width - 1.0) / 2.0, (y * height - 1.0) / 2.0], -1)
+    return _stack([x * (width - 1) / 2.0, y * (height - 1) / 2.0], -1)
 
 
 def ndc_grid(
@@ -141,14 +137,6 @@ def ndc_grid(
     return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
 
 
-def _stack_last(*arrays: FloatArray) -> FloatArray:
-    if isinstance(arrays[0], np.ndarray):
-        return np.stack(arrays, axis=-1)
-    import torch
-
-    return torch.stack(arrays, dim=-1)
-
-
 def camera_plane(intrinsics_ndc: FloatArray, xy: FloatArray) -> FloatArray:
     """Points at depth 1 that project to `xy`, K^-1 (x, y, 1): [..., 3, 3] and [..., N, 2] -> [..., N, 3].
 
@@ -159,7 +147,7 @@ def camera_plane(intrinsics_ndc: FloatArray, xy: FloatArray) -> FloatArray:
     matrix = intrinsics_ndc[..., None, :, :]
     y = (xy[..., 1] - matrix[..., 1, 2]) / matrix[..., 1, 1]
     x = (xy[..., 0] - matrix[..., 0, 2] - matrix[..., 0, 1] * y) / matrix[..., 0, 0]
-    return _stack_last(x, y, x * 0.0 + 1.0)
+    return _stack([x, y, x * 0.0 + 1.0], -1)
 
 
 def ray_directions(intrinsics_ndc: FloatArray, xy: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from vipocc.errors import UsageError
-from vipocc.geometry.ndc import Convention, camera_plane, intrinsics_from_ndc, ndc_grid
+from vipocc.geometry.ndc import Convention, camera_plane, intrinsics_from_ndc, ndc_grid, pixel_to_ndc
 from vipocc.geometry.projection import outside, project, transform
 from vipocc.geometry.shapes import expect_rank
 
@@ -117,7 +117,7 @@ def warp_official(
     q = transform(transform(points, reference_from_target), intrinsics)
     computed_depth = q[..., 2]
     uv = q[..., :2] / (computed_depth + 1e-7)[..., None]
-    xy = 2.0 * uv / uv.new_tensor([width - 1, height - 1]) - 1.0
+    xy = pixel_to_ndc(uv, (height, width), "official")
     valid = (xy.abs() <= 1.0).all(dim=-1)
     grid = xy.reshape(batch, height, width, 2)
     stacked = torch.cat([reference, depth_reference.to(reference.dtype)], dim=1)
