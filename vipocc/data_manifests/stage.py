@@ -100,6 +100,8 @@ def ensure_prepared(
     for job, missing in todo:
         took = duration(missing * job.seconds_per_row / workers)
         say(f"preparing {missing:,} rows of {job.kind}: about {took}, {size(missing * job.bytes_per_row)}")
+        for note in job.notes:
+            say(f"note: {note}")
         job.run(workers)
     return manifest
 
