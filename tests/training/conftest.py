@@ -3,6 +3,7 @@ and two fisheyes drive through. Images of all cameras show the same surfaces, so
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,9 +174,7 @@ def make_world(folder: Path) -> TinyWorld:
         frames_spec("synthetic", config.data),
         {groups[camera]: {"rgb": images} for camera, (images, _) in seen.items()},
     )
-    priors = {
-        groups[camera]: {"depth": (1.5 * seen[camera][1] + 0.3).astype(np.float16)} for camera in PERSPECTIVE
-    }
+    priors = {groups[camera]: {"depth": (1.5 * seen[camera][1] + 0.3).astype(np.float16)} for camera in PERSPECTIVE}
     write(workspace.store("depth"), depth_spec("synthetic", SIZE, "float16"), priors)
     snog = config.priors.snog
     shape = (FRAMES, snog.draws, snog.anchors)
@@ -207,9 +206,10 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> TinyWorld:
+def world(tmp_path: Path, shared_world: TinyWorld) -> TinyWorld:
     """A world of the test's own."""
-    return make_world(tmp_path / "workspace")
+    shutil.copytree(shared_world.workspace.path, tmp_path / "workspace", ignore=shutil.ignore_patterns("runs"))
+    return TinyWorld(Workspace.open(tmp_path / "workspace"), shared_world.config)
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ from vipocc.cli import App, pass_app, workspace_options
 @click.option("--run", "name", metavar="NAME", help="Name of the new run [default: <time>-<preset>].")
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps in all; -o training.max_steps=N.")
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N [default: training.device].")
+@click.option("--no-auto", is_flag=True, help="Refuse to prepare images that are missing.")
 @workspace_options
 @pass_app
-def train(app: App, resume: str | None, name: str | None, steps: int | None, device: str | None) -> None:
+def train(app: App, resume: str | None, name: str | None, steps: int | None, device: str | None, no_auto: bool) -> None:
     """Train the occupancy model on what `vipocc priors` prepared.
 
     Needs the frames, pseudo-depth and anchors of the training split; what is missing is one error with the command
@@ -45,7 +46,14 @@ def train(app: App, resume: str | None, name: str | None, steps: int | None, dev
     from vipocc.training.session import start_training
 
     summary = start_training(
-        workspace, config, resume=resume, overrides=app.overrides, name=name, device=device, say=app.say
+        workspace,
+        config,
+        resume=resume,
+        overrides=app.overrides,
+        name=name,
+        device=device,
+        auto=not no_auto,
+        say=app.say,
     )
     shown = ", ".join(
         f"{key} {summary.figures[key]:.4g}" for key in sorted(summary.figures) if key == "loss" or "/abs_rel" in key

@@ -16,11 +16,11 @@ from vipocc.config import Schema
 class LossConfig(Schema):
     """Weights and variants of the training losses (paper, section 3.5; published_system 5)."""
 
-    rgb: float = Field(1.0, ge=0.0)
+    rgb: float = Field(default=1.0, ge=0.0)
     """Weight of the photometric error of rendered patches (Eq. 11)."""
-    depth: float = Field(0.0025, ge=0.0)
+    depth: float = Field(default=0.0025, ge=0.0)
     """Weight of the consistency of rendered and refined depth (Eq. 10)."""
-    temporal: float = Field(0.005, ge=0.0)
+    temporal: float = Field(default=0.005, ge=0.0)
     """Weight of the temporal alignment of the refined depth (Eq. 9)."""
     temporal_kind: Literal["paper", "official"] = "paper"
     """`paper`: weight mask only, points in front of the camera; `official`: with geometry term and clamps."""
@@ -33,28 +33,28 @@ class LossConfig(Schema):
 class TrainingConfig(Schema):
     """How the model is trained."""
 
-    epochs: float = Field(25.0, gt=0.0)
+    epochs: float = Field(default=25.0, gt=0.0)
     """Length of the run in passes over the training keys."""
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
     """Length of the run in optimiser steps, instead of `epochs`."""
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(default=8, ge=1)
     """Samples in one optimiser step."""
-    learning_rate: float = Field(1e-4, gt=0.0)
+    learning_rate: float = Field(default=1e-4, gt=0.0)
     """Initial learning rate of Adam."""
-    decay_factor: float = Field(0.1, gt=0.0, le=1.0)
+    decay_factor: float = Field(default=0.1, gt=0.0, le=1.0)
     """What the learning rate is multiplied by at each decay."""
-    decay_last: float = Field(0.4, ge=0.0, le=1.0)
+    decay_last: float = Field(default=0.4, ge=0.0, le=1.0)
     """Share of the run, at its end, that is trained after one decay (10 of 25 epochs); unused with `decay_every`."""
-    decay_every: int | None = Field(None, ge=1)
+    decay_every: int | None = Field(default=None, ge=1)
     """Decay after each so many samples instead (the released code: 120,000 steps of 8 samples)."""
-    gradient_clip: float | None = Field(None, gt=0.0)
+    gradient_clip: float | None = Field(default=None, gt=0.0)
     """Largest norm of the gradient, or null for none (published)."""
 
-    patches: int = Field(64, ge=1)
+    patches: int = Field(default=64, ge=1)
     """Colour patches of each sample, shared evenly among its loss views (64: 16 of each of four)."""
-    patch_size: int = Field(8, ge=3)
+    patch_size: int = Field(default=8, ge=3)
     """Side of a patch in pixels; it covers centre - size/2 to centre + size/2 - 1."""
-    depth_patches: int = Field(32, ge=1)
+    depth_patches: int = Field(default=32, ge=1)
     """Patches of view 0 on which rendered and refined depth are compared."""
     sampler: Literal["snog", "uniform"] = "snog"
     """Colour patches at SNOG's anchors (uniform in a view that has none, as fisheye views), or uniform in all."""
@@ -79,22 +79,22 @@ class TrainingConfig(Schema):
     """Where to train; `auto` takes a CUDA device if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the 2D networks (`auto`: bfloat16 on CUDA); geometry, rendering and losses are always float32."""
-    workers: int = Field(4, ge=0)
+    workers: int = Field(default=4, ge=0)
     """Processes that read samples; 0 reads in the trainer's own."""
-    prefetch: int = Field(2, ge=1)
+    prefetch: int = Field(default=2, ge=1)
     """Batches that each worker reads ahead."""
 
-    log_every: int = Field(10, ge=1)
+    log_every: int = Field(default=10, ge=1)
     """Steps between lines of metrics.jsonl."""
     tensorboard: bool = True
     """Also write TensorBoard event files."""
-    checkpoint_every: int = Field(1000, ge=1)
+    checkpoint_every: int = Field(default=1000, ge=1)
     """Steps between checkpoints; one is always written at the end."""
-    keep: int = Field(3, ge=1)
+    keep: int = Field(default=3, ge=1)
     """Newest checkpoints that are kept, besides the best."""
-    validate_every: int = Field(2000, ge=1)
+    validate_every: int = Field(default=2000, ge=1)
     """Steps between validations; one is always made at the end."""
-    validation_frames: int = Field(64, ge=0)
+    validation_frames: int = Field(default=64, ge=0)
     """Size of the fixed subset of val keys; 0 never validates."""
     best_metric: Literal[
         "rendered_depth/abs_rel", "refined_depth/abs_rel", "occupancy/o_acc", "occupancy/balanced_accuracy"

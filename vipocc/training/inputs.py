@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vipocc.data_manifests.config import DataConfig
+from vipocc.data_manifests.manifest import Manifest
 from vipocc.errors import MissingInputError, StoreError
 from vipocc.progress import size as readable_size
 from vipocc.stores.reader import StoreReader
@@ -16,69 +18,154 @@ from vipocc.training.samples import SamplePaths, SampleTable
 from vipocc.training.step import needs_depth_branch
 from vipocc.workspace import Workspace
 
+Rows = Mapping[str, NDArray[np.int64]]
 
-def training_inputs(workspace: Workspace, table: SampleTable, config: Any) -> SamplePaths:
+_FRAMES = "vipocc data prepare --split train"
+_DEPTH, _ANCHORS = "vipocc priors depth --split train", "vipocc priors sam --split train"
+_BYTES = {"frames": 1.8, "depth": 0.85, "anchors": 0.0}
+"""Of a stored row, compressed, per pixel of the prepared image; anchors are small."""
+_MADE_FOR = ("image_size", "resize", "convention", "fisheye_pitch")
+"""Values of the `data` section that prepared frames depend on and record."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Rows of one store that the samples touch."""
+
+    kind: str
+    array: str
+    noun: str
+    command: str
+    rows: Rows
+
+
+def training_inputs(
+    workspace: Workspace, manifest: Manifest, table: SampleTable, config: Any, *, auto: bool = True
+) -> SamplePaths:
     """Return the stores that training reads, once everything that the samples need is in them.
 
+    Args:
+        workspace: where the stores are.
+        manifest: of the dataset.
+        table: the samples.
+        config: the root configuration.
+        auto: prepare images that are missing, such as the fisheyes', which priors have no use for. Priors themselves
+            are never started from here.
+
     Raises:
-        MissingInputError: something is missing; one sentence says what of each kind and the commands that make it.
-        StoreError: a store holds images of another size.
+        MissingInputError: something is missing; one sentence says how much of each kind and the commands that make it.
+        StoreError: a store belongs to another dataset, or holds images of another size or preparation.
     """
-    training = config.training
-    frames = workspace.store("frames")
-    depth = workspace.store("depth") if needs_depth_branch(training) else None
-    uses_anchors = "snog" in (training.sampler, training.depth_sampler)
-    anchors = workspace.store("anchors") if uses_anchors else None
-
-    height, width = config.data.image_size
-    missing, commands = [], []
-    absent = count_missing(frames, table.rows_by_group(slice(None)))
-    if absent:
-        missing.append(f"{absent:,} prepared images ({readable_size(absent * height * width * 3)})")
-    without_depth = 0 if depth is None else count_missing(depth, table.rows_by_group(slice(2)))
-    if without_depth:
-        missing.append(f"{without_depth:,} pseudo-depth maps ({readable_size(without_depth * height * width * 2)})")
-    if absent or without_depth:
-        commands.append("`vipocc priors depth --split train`" if depth is not None else "`vipocc data prepare`")
-    if anchors is not None:
-        without = count_missing(anchors, table.rows_by_group(slice(None), pinhole_only=True))
-        if without:
-            missing.append(f"anchors of {without:,} images")
-            commands.append("`vipocc priors sam --split train`")
-    if missing:
+    needs = _needs(table, config)
+    size = config.data.image_size
+    readers = {need.kind: _open(workspace, need.kind) for need in needs}
+    missing = {need.kind: count_missing(readers[need.kind], need.rows) for need in needs}
+    lacking = [need for need in needs if missing[need.kind] and not (auto and need.kind == "frames")]
+    if lacking:
+        amounts = [
+            f"{missing[need.kind]:,} {need.noun}"
+            + (
+                f" (about {readable_size(room)})"
+                if (room := _BYTES[need.kind] * missing[need.kind] * np.prod(size))
+                else ""
+            )
+            for need in lacking
+        ]
+        commands = dict.fromkeys(need.command for need in lacking)
         raise MissingInputError(
-            f"training on {len(table):,} samples lacks {_listed(missing)}",
-            where=frames.parent,
-            fix=f"run {' and then '.join(commands)}; each says first how long it will take",
+            f"training on {len(table):,} samples lacks {_listed(amounts)}",
+            where=workspace.store("frames").parent,
+            fix=f"run {' and then '.join(f'`{command}`' for command in commands)}; each first says how long it takes, "
+            "and with --dry-run does no more",
         )
-    _check_size(frames, table, (height, width))
-    return SamplePaths(frames, depth, anchors)
+    if missing["frames"]:
+        # Imported here, since it can generate the synthetic world and so knows of its exact truth.
+        from vipocc.data_manifests.stage import ensure_prepared
+
+        ensure_prepared(workspace, config, "train", ("frames",), "all")
+        readers["frames"] = _open(workspace, "frames")
+    for need in needs:
+        reader = readers[need.kind]
+        assert reader is not None
+        _check(reader, need, manifest, config)
+    held = {kind: workspace.store(kind) if kind in readers else None for kind in ("depth", "anchors")}
+    return SamplePaths(workspace.store("frames"), held["depth"], held["anchors"])
 
 
-def count_missing(store: Path, needed: Mapping[str, NDArray[np.int64]]) -> int:
+def count_missing(reader: StoreReader | None, needed: Rows) -> int:
     """Return how many of the needed rows, by group, are not in a store; all of them where there is no store."""
-    if not store.is_dir():
-        return sum(len(rows) for rows in needed.values())
-    reader = StoreReader(store)
     missing = 0
     for group, rows in needed.items():
-        if not reader.has(group):
-            missing += len(rows)
-            continue
-        held = reader.rows(group)
-        missing += int(np.count_nonzero(rows >= len(held)) + np.count_nonzero(~held[rows[rows < len(held)]]))
+        held = reader.rows(group) if reader is not None and reader.has(group) else np.zeros(0, dtype=np.bool_)
+        inside = rows[rows < len(held)]
+        missing += len(rows) - int(np.count_nonzero(held[inside]))
     return missing
 
 
-def _check_size(frames: Path, table: SampleTable, size: tuple[int, int]) -> None:
-    group, row = table.groups[int(table.group[0, 0])], int(table.row[0, 0])
-    held = StoreReader(frames).read(group, row, "rgb").shape[:2]
-    if tuple(held) != tuple(size):
+def _needs(table: SampleTable, config: Any) -> list[Need]:
+    training = config.training
+    depth, anchors = needs_depth_branch(training), "snog" in (training.sampler, training.depth_sampler)
+    needs = [Need("frames", "rgb", "prepared images", _FRAMES, table.rows_by_group(slice(None)))]
+    if depth:
+        needs.append(Need("depth", "depth", "pseudo-depth maps", _DEPTH, table.rows_by_group(slice(2))))
+    if anchors:
+        perspective = table.rows_by_group(slice(None), pinhole_only=True)
+        needs.append(Need("anchors", "anchors", "images' anchors", _ANCHORS, perspective))
+    return needs
+
+
+def _open(workspace: Workspace, kind: str) -> StoreReader | None:
+    path = workspace.store(kind)
+    return StoreReader(path) if (path / "zarr.json").is_file() else None
+
+
+def _check(reader: StoreReader, need: Need, manifest: Manifest, config: Any) -> None:
+    """Raise `StoreError` unless a store is of this dataset, these frames and this image size."""
+    height, width = config.data.image_size
+    if reader.attrs.get("dataset") != manifest.dataset:
         raise StoreError(
-            f"the prepared images are {held[0]}x{held[1]}, not {size[0]}x{size[1]} as data.image_size says",
-            where=frames,
-            fix=f"set -o data.image_size=[{held[0]},{held[1]}], or prepare them again in another workspace",
+            f"the store is of dataset '{reader.attrs.get('dataset')}', not '{manifest.dataset}'",
+            where=reader.path,
+            fix="use the workspace it belongs to",
         )
+    if need.kind == "anchors":
+        held, patch = (reader.attrs["height"], reader.attrs["width"]), reader.attrs["patch"]
+        if patch != config.training.patch_size:
+            raise StoreError(
+                f"the anchors are of patches of {patch} pixels, not of {config.training.patch_size}",
+                where=reader.path,
+                fix=f"set -o training.patch_size={patch}, or draw others with another priors.snog.patch",
+            )
+    else:
+        shape = reader.spec.array(need.array).shape
+        held = (shape[0], shape[1])
+    if tuple(held) != (height, width):
+        raise StoreError(
+            f"the store is of images of {held[0]}x{held[1]}, not of {height}x{width} as data.image_size says",
+            where=reader.path,
+            fix=f"set -o data.image_size=[{held[0]},{held[1]}], or make it again in another workspace",
+        )
+    for group in need.rows:
+        if not np.array_equal(reader.frame_ids(group), manifest.frame_ids(group.split("/")[0])):
+            raise StoreError(
+                f"group '{group}' is of other frames than the manifest lists",
+                where=reader.path,
+                fix="make it again in another workspace, or restore the dataset's poses",
+            )
+        if need.kind == "frames":
+            _check_preparation(reader, group, config.data)
+
+
+def _check_preparation(reader: StoreReader, group: str, data: DataConfig) -> None:
+    made = reader.fingerprint(group) or {}
+    values = data.model_dump(mode="json", include=set(_MADE_FOR))
+    for name in _MADE_FOR:
+        if name in made and made[name] != values[name]:
+            raise StoreError(
+                f"the frames were prepared with data.{name}={made[name]} and not {values[name]}",
+                where=reader.path,
+                fix="train with the configuration they were prepared with, or prepare others in another workspace",
+            )
 
 
 def _listed(parts: list[str]) -> str:

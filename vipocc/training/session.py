@@ -29,6 +29,7 @@ def start_training(
     overrides: Sequence[str] = (),
     name: str | None = None,
     device: str | None = None,
+    auto: bool = True,
     say: Callable[[str], None],
 ) -> Summary:
     """Train a new run, or go on with one, and return how it ended.
@@ -40,6 +41,7 @@ def start_training(
         overrides: `section.key=value` strings on top of a resumed run's configuration.
         name: name of a new run.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; by default what the configuration says.
+        auto: prepare images that are missing in the stores; priors are never started from here.
         say: told what is assumed, one line before anything else.
 
     Raises:
@@ -68,7 +70,7 @@ def start_training(
         )
     manifest = Manifest.load(workspace.manifest, dataset=workspace.dataset, root=workspace.root)
     table = sample_table(manifest, "train", config.data)
-    paths = training_inputs(workspace, table, config)
+    paths = training_inputs(workspace, manifest, table, config, auto=auto)
     samples = TrainingSamples(table, paths, training, config.data.image_size, config.seed)
 
     if folder is None:

@@ -61,7 +61,7 @@ def _encode(model: ViPOcc, batch: Batch, config: TrainingConfig) -> Tensor:
         return model.encode(images)
     # The released augmentation shows the encoder a mirrored image and mirrors its answer back.
     chosen = batch.mirrored[:, None, None, None]
-    features = model.encode(torch.where(chosen, images.flip(-1), images))
+    features: Tensor = model.encode(torch.where(chosen, images.flip(-1), images))
     return torch.where(chosen, features.flip(-1), features)
 
 

@@ -94,7 +94,9 @@ class Validation:
         if first.lidar and not priors:
             text += "; refined depth not, since val frames have no pseudo-depth (`vipocc priors depth --split val`)"
         if self.config.training.best_metric.partition("/")[0] not in {name.replace(" ", "_") for name in measured}:
-            text += f"; {self.config.training.best_metric} is not among them, so the newest checkpoint counts as the best"
+            text += (
+                f"; {self.config.training.best_metric} is not among them, so the newest checkpoint counts as the best"
+            )
         return text
 
     @torch.no_grad()
@@ -127,7 +129,9 @@ class Validation:
                 stored = np.stack([self._read("depth", frames[at].group, frames[at].row, "depth") for at in known])
                 prior = torch.from_numpy(stored).to(device).float()[:, None]
                 refined = model.refine_depth(images[known], prior)
-                self._compare_depth("refined_depth", refined, [frames[at] for at in known], [figures[at] for at in known])
+                self._compare_depth(
+                    "refined_depth", refined, [frames[at] for at in known], [figures[at] for at in known]
+                )
         if any(frame.occupancy for frame in frames):
             density = predict_density(model, images, intrinsics)
             for at, frame in enumerate(frames):

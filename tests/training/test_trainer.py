@@ -1,0 +1,344 @@
+import ast
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TinyWorld
+
+import vipocc.training
+from vipocc.errors import CheckpointError, DeviceError, MissingInputError, NonFiniteError
+from vipocc.model.checkpoint import find_checkpoint, read_weights
+from vipocc.model.network import ViPOcc
+from vipocc.training import session, trainer
+from vipocc.training.metrics import read_metrics
+from vipocc.training.seeds import torch_generator
+from vipocc.training.session import start_training
+from vipocc.training.step import prepare, training_losses
+from vipocc.training.trainer import Trainer
+
+Say = Callable[[str], None]
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """Content of every file below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def losses_of(run: Path) -> list[tuple[int, float]]:
+    return [(line["step"], line["loss"]) for line in read_metrics(run / "metrics.jsonl") if "loss" in line]
+
+
+def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let training be interrupted when it begins a step."""
+    go_on = Trainer._optimise
+
+    def optimise(self: Trainer, raw: dict[str, torch.Tensor]) -> Any:
+        if self.step + 1 == step:
+            raise KeyboardInterrupt
+        return go_on(self, raw)
+
+    monkeypatch.setattr(Trainer, "_optimise", optimise)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shared_world: TinyWorld) -> Path:
+    """A run of six steps."""
+    said: list[str] = []
+    start_training(shared_world.workspace, shared_world.config, name="undisturbed", say=said.append)
+    assert "12 samples of 8 views (1 left out: no frame follows), 6 steps of 2 on cpu (float32 networks)" in said[0]
+    assert said[1] == "validation on 2 val frames: rendered depth, occupancy, refined depth"
+    return shared_world.workspace.runs / "undisturbed"
+
+
+def test_a_run_writes_what_it_promises(undisturbed: Path) -> None:
+    assert {path.name for path in undisturbed.iterdir()} == {"config.yaml", "metrics.jsonl", "checkpoints"}
+    lines = read_metrics(undisturbed / "metrics.jsonl")
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    for line in steps:
+        assert line.keys() >= {
+            "step", "samples", "loss", "loss/rgb", "loss/depth", "loss/temporal", "gradient_norm", "learning_rate",
+            "samples_per_second", "step_ms", "data_wait", "peak_memory_gib",
+        }  # fmt: skip
+        assert all(math.isfinite(value) for value in line.values())
+        assert 0 <= line["data_wait"] <= 1
+        weighted = line["loss/rgb"] + 0.0025 * line["loss/depth"] + 0.005 * line["loss/temporal"]
+        assert line["loss"] == pytest.approx(weighted, rel=1e-5)
+    assert [line["learning_rate"] for line in steps] == pytest.approx([1e-3] * 4 + [1e-4] * 2)
+    measured = [line for line in lines if "loss" not in line]
+    assert [line["step"] for line in measured] == [3, 6]
+    for line in measured:
+        assert line.keys() >= {"rendered_depth/abs_rel", "refined_depth/abs_rel", "occupancy/balanced_accuracy"}
+    values = {line["step"]: line["rendered_depth/abs_rel"] for line in measured}
+    best = find_checkpoint(undisturbed.parent, "best", "undisturbed")
+    assert best.name == f"step_{min(values, key=values.__getitem__)}"
+    assert find_checkpoint(undisturbed.parent, "last", "undisturbed").name == "step_6"
+
+
+def test_a_checkpoint_loads_for_inference_and_names_its_configuration(
+    undisturbed: Path, shared_world: TinyWorld
+) -> None:
+    from vipocc import config as configuration
+
+    checkpoint = undisturbed / "checkpoints" / "step_6"
+    model = ViPOcc.from_pretrained(checkpoint)
+    assert model.encode(torch.rand(1, 3, 64, 96)).shape == (1, 8, 64, 96)
+    assert configuration.load(base=configuration.read(checkpoint / "config.yaml")) == shared_world.config
+
+
+def test_every_trainable_tensor_moves(undisturbed: Path, shared_world: TinyWorld) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(trainer.derived_seed(0, "weights"))
+        before = ViPOcc(shared_world.config.model, "centre")
+    after = read_weights(undisturbed / "checkpoints" / "step_6")
+    still = [name for name, value in before.named_parameters() if torch.equal(value, after[name])]
+    assert not still
+
+
+def test_resuming_is_bitwise_exact(
+    undisturbed: Path, world: TinyWorld, quiet: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        stop_at(4, patched)
+        with pytest.raises(KeyboardInterrupt):
+            start_training(world.workspace, world.config, name="again", say=quiet)
+    torch.rand(7)  # nothing may hang on the global generator
+    said: list[str] = []
+    start_training(world.workspace, None, resume="latest", say=said.append)
+    again = world.workspace.runs / "again"
+    assert "going on with" in said[0]
+    assert said[1] == "resumed from step_3 with the configuration it was trained with"
+    assert losses_of(again) == losses_of(undisturbed)
+    for name in ("step_6", "step_4"):
+        first, second = undisturbed / "checkpoints" / name, again / "checkpoints" / name
+        assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+        states = [torch.load(folder / "state.pt", weights_only=True) for folder in (first, second)]
+        assert states[0]["samples"] == states[1]["samples"]
+        for key, value in states[0]["optimiser"]["state"].items():
+            assert all(torch.equal(value[name], states[1]["optimiser"]["state"][key][name]) for name in value)
+
+
+def test_resuming_takes_overrides_on_top_and_says_what_they_change(undisturbed: Path, world: TinyWorld) -> None:
+    import shutil
+
+    shutil.copytree(undisturbed, world.workspace.runs / "longer")
+    with pytest.raises(CheckpointError, match="this run is complete: 6 steps.*--steps N"):
+        start_training(world.workspace, None, resume="longer", say=lambda text: None)
+    said: list[str] = []
+    over = ("training.max_steps=5", "training.batch_size=3")
+    summary = start_training(world.workspace, None, resume="longer", overrides=over, say=said.append)
+    assert summary.steps == 7, "12 of 15 samples were seen: one step of three is left"
+    assert said[1].endswith("with training.max_steps=5, training.batch_size=3 on top")
+
+
+def test_a_change_of_batch_size_is_said(
+    undisturbed: Path, world: TinyWorld, quiet: Say, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    shutil.copytree(undisturbed, world.workspace.runs / "other")
+    over = ("training.max_steps=5", "training.batch_size=3")
+    start_training(world.workspace, None, resume="other", overrides=over, say=quiet)
+    assert "training.batch_size was 2 and is now 3" in capsys.readouterr().err
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(
+    undisturbed: Path, world: TinyWorld, quiet: Say, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    shutil.copytree(undisturbed, world.workspace.runs / "hurt")
+    weights = world.workspace.runs / "hurt" / "checkpoints" / "step_6" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    start_training(world.workspace, None, resume="hurt", say=quiet)
+    assert "step_6: model.safetensors has another size" in capsys.readouterr().err
+    assert weights.read_bytes() == whole, "step 6 came again and was the same"
+
+
+def test_loss_falls_on_fixed_rays(shared_world: TinyWorld) -> None:
+    from test_samples import open_samples
+
+    from vipocc.training.samples import RunBatches, load_batches
+
+    samples = open_samples(shared_world)
+    raw = next(iter(load_batches(samples, RunBatches(0, 2, 2), workers=0, prefetch=1, pinned=False)))
+    torch.manual_seed(0)
+    model = ViPOcc(shared_world.config.model, "centre").train()
+    guarded = trainer.GuardedAdam(model, torch.device("cpu"))
+    values = []
+    for step in range(11):
+        batch = prepare(raw, shared_world.config.training, torch.device("cpu"))
+        jitter = torch_generator(torch.device("cpu"), 0, "jitter", 0)
+        terms = training_losses(model, batch, shared_world.config.training, jitter=jitter)
+        values.append({name: float(term.detach()) for name, term in terms.items()})
+        guarded.update(step, terms["total"], 1e-3)
+    assert values[-1]["total"] < 0.9 * values[0]["total"]
+    assert values[-1]["depth"] < values[0]["depth"]
+
+
+def test_the_official_profile_trains(world: TinyWorld, quiet: Say) -> None:
+    from conftest import OVERRIDES
+
+    from vipocc import config as configuration
+
+    over = (*OVERRIDES, "data.convention=centre", "data.resize=area", "training.max_steps=2")
+    config = configuration.load("demo", profile="official", overrides=over)
+    assert config.training.shared_patches
+    assert config.training.loss.temporal_kind == "official"
+    summary = start_training(world.workspace, config, say=quiet)
+    assert math.isfinite(summary.figures["loss"])
+
+
+def test_colour_jitter_tensorboard_and_a_branchless_model(world: TinyWorld, quiet: Say) -> None:
+    config = world.configured(
+        "training.colour_jitter=true", "training.tensorboard=true", "training.max_steps=2", "training.flip=none",
+        "training.loss.depth=0", "training.loss.temporal=0", "training.sample_jitter=false",
+    )  # fmt: skip
+    summary = start_training(world.workspace, config, name="plain", say=quiet)
+    assert "loss/depth" not in summary.figures
+    assert list((world.workspace.runs / "plain" / "tensorboard").glob("events*"))
+
+
+def test_missing_priors_give_pixels_no_gradient_and_no_nan(world: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_samples import open_samples
+
+    from vipocc.training.samples import RunBatches, load_batches
+
+    samples = open_samples(world)
+    raw = next(iter(load_batches(samples, RunBatches(0, 2, 2), workers=0, prefetch=1, pinned=False)))
+    raw["prior_depth"][:, :, 10:30] = math.nan
+    raw["prior_depth"][1, 1] = math.nan
+    model = ViPOcc(world.config.model, "centre").train()
+    batch = prepare(raw, world.config.training, torch.device("cpu"))
+    training_losses(model, batch, world.config.training)["total"].backward()
+    for name, value in model.named_parameters():
+        assert value.grad is None or bool(torch.isfinite(value.grad).all()), name
+
+
+def test_a_non_finite_loss_stops_with_a_dump_that_reproduces_it(
+    world: TinyWorld, quiet: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: dict[str, torch.Tensor] = {}
+
+    def poisoned(model: ViPOcc, batch: Any, *rest: Any, **more: Any) -> dict[str, torch.Tensor]:
+        terms = training_losses(model, batch, *rest, **more)
+        if len(seen) == 3:
+            before.update({name: value.detach().clone() for name, value in model.named_parameters()})
+            terms["total"] = terms["total"] * math.nan
+        seen.append(1)
+        return terms
+
+    seen: list[int] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "training_losses", poisoned)
+        with pytest.raises(NonFiniteError) as error:
+            start_training(world.workspace, world.config, name="broken", say=quiet)
+    run = world.workspace.runs / "broken"
+    assert error.value.exit_code == 1
+    assert "step 4 is not a finite number" in str(error.value)
+    assert "drive/image_0" in str(error.value)
+    dump = torch.load(run / "nonfinite-step_4" / "batch.pt", weights_only=True)
+    assert dump["step"] == 4
+    assert len(dump["samples"]) == len(dump["batch"]["index"]) == 2
+    kept = read_weights(run / "nonfinite-step_4")
+    assert all(torch.equal(value, kept[name]) for name, value in before.items())
+    assert (run / "checkpoints" / "step_3").is_dir()
+    assert start_training(world.workspace, None, resume="broken", say=quiet).steps == 6
+
+
+def test_running_out_of_memory_names_the_options(world: TinyWorld, quiet: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(trainer, "training_losses", too_large)
+    with pytest.raises(DeviceError, match=r"out of memory on cpu in step 1.*training\.batch_size.*training\.patches"):
+        start_training(world.workspace, world.config, say=quiet)
+
+
+@pytest.mark.parametrize("fault", ["device", "dtype", "priors", "run", "manifest"])
+def test_what_cannot_work_is_refused_before_anything_is_written(world: TinyWorld, quiet: Say, fault: str) -> None:
+    if fault == "priors":
+        world.workspace.store("anchors").rename(world.workspace.path / "elsewhere")
+    if fault == "manifest":
+        world.workspace.manifest.unlink()
+    before = digest(world.workspace.path)
+    arguments: dict[str, Any] = {"config": world.config, "say": quiet}
+    if fault == "device":
+        if torch.cuda.is_available():
+            pytest.skip("this machine has the device that is asked for")
+        arguments["device"], kind, text = "cuda", DeviceError, "no CUDA device"
+    elif fault == "dtype":
+        arguments["config"] = world.configured("training.dtype=bfloat16")
+        arguments["device"], kind, text = "cpu", DeviceError, "bfloat16 needs a CUDA device"
+    elif fault == "run":
+        arguments["resume"], kind, text = "latest", MissingInputError, "no run here has a checkpoint"
+    else:
+        kind, text = MissingInputError, "vipocc priors sam --split train"
+    with pytest.raises(kind, match=text):
+        start_training(world.workspace, **arguments)
+    assert digest(world.workspace.path) == before
+
+
+def test_training_never_meets_exact_truth(world: TinyWorld, quiet: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by name in its code nor at run time, on a dataset whose truth folder is not there."""
+    for path in Path(vipocc.training.__path__[0]).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = {
+                ast.Import: lambda n: [alias.name for alias in n.names],
+                ast.ImportFrom: lambda n: [n.module or "", *(alias.name for alias in n.names)],
+                ast.Attribute: lambda n: [n.attr],
+                ast.Name: lambda n: [n.id],
+            }.get(type(node))
+            words = {
+                word for name in (named(node) if named else []) for word in name.lower().replace("_", ".").split(".")
+            }
+            assert not words & {"exact", "exacttruth"}, f"{path.name} names the exact truth"
+    from vipocc.data_manifests.synthetic import exact
+
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("training opened the exact truth")
+
+    monkeypatch.setattr(exact.ExactTruth, "__init__", opened)
+    monkeypatch.setitem(sys.modules, "vipocc.data_manifests.synthetic.exact", None)
+    assert not (world.workspace.root / "exact").exists()
+    summary = start_training(world.workspace, world.configured("training.max_steps=2"), say=quiet)
+    assert "occupancy/balanced_accuracy" in summary.figures
+
+
+def test_the_command_line(world: TinyWorld, capsys: pytest.CaptureFixture[str]) -> None:
+    from conftest import OVERRIDES
+
+    from vipocc.cli import run
+
+    options = [part for text in OVERRIDES for part in ("-o", text)]
+    before = digest(world.workspace.path)
+    assert run(["train", "-C", str(world.workspace.path), "-o", "training.batchsize=2"]) == 2
+    assert "did you mean 'training.batch_size'?" in capsys.readouterr().err
+    assert digest(world.workspace.path) == before
+    assert (
+        run(["train", "-C", str(world.workspace.path), *options, "--steps", "2", "--run", "mine", "--device", "cpu"])
+        == 0
+    )
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("training ")
+    assert "preset 'demo', profile paper" in out[0]
+    assert out[-2].startswith("trained 2 steps: loss ")
+    assert run(["train", "-C", str(world.workspace.path), "--resume", "--steps", "3"]) == 0
+    assert "training.max_steps=3 on top" in capsys.readouterr().out
+    assert run(["train", "-C", str(world.workspace.path), "--resume", "none"]) == 2
+    assert "there is no run 'none'" in capsys.readouterr().err
+    assert json.loads((world.workspace.runs / "mine" / "metrics.jsonl").read_text().splitlines()[-2])["step"] == 3
+
+
+def test_precision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert session._precision("auto", "cuda:0") == "bfloat16"
+    assert session._precision("auto", "cpu") == "float32"
+    assert session._precision("float32", "cuda:0") == "float32"
