@@ -141,11 +141,13 @@ def _stage(app: App, kinds: tuple[Kind, ...], options: dict[str, Any]) -> None:
     jobs.check_cameras(cameras, source)
     devices: tuple[str, ...] = ("cpu",)
     if not options["scheduler"]:
-        devices = resolve_devices(options["device"], every=options.get("devices") == "all")
+        every, device = options.get("devices") == "all", options["device"]
+        # The simulation and SNOG run on the CPU; a GPU that was asked for by name must be there all the same.
+        idle = source == "simulated" or kinds[0] == "anchors"
+        devices = resolve_devices("cpu" if idle and device == "auto" and not every else device, every=every)
         if source == "transformers" and kinds[0] != "anchors":
             check_dtype((config.priors.depth if kinds[0] == "depth" else config.priors.sam).dtype, devices[0])
-    if source == "simulated" or kinds[0] == "anchors":
-        devices = ("cpu",)
+        devices = ("cpu",) if idle else devices
     app.say(_assumed(app, kinds, source, devices, options))
     rows = _rows(app, cameras, options)
     if rows is None:
@@ -244,7 +246,7 @@ def _run(app: App, job: Job, devices: tuple[str, ...], options: dict[str, Any]) 
         if cheap and options["jobs"] is None and seconds > SPREAD_FROM:
             workers = cores()
         seconds /= len(devices) * min(workers, units)
-        text += f", about {duration(seconds)} on {len(devices) * min(workers, units)} process(es)"
+        text += f", about {duration(max(seconds, 1))} on {len(devices) * min(workers, units)} process(es)"
     app.say(f"{text}; {job.model}")
     if options["dry_run"]:
         return

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.data_manifests.manifest import Manifest
-from vipocc.errors import ConfigError, MissingInputError, UsageError
+from vipocc.errors import ConfigError, MissingInputError, StoreError, UsageError
 from vipocc.priors.anchors import AnchorsComputer, anchors_fingerprint
 from vipocc.priors.config import PriorsConfig
 from vipocc.priors.depth.computer import DepthComputer
@@ -93,7 +93,23 @@ class Job:
         """Return what is left to do, None if the store does not exist yet (then everything is); writes nothing."""
         if not (self.path / "zarr.json").is_file():
             return None
-        return plan(Store.create_or_open(self.path, self.spec, self.root), self.requests, overwrite=overwrite)
+        store = Store.create_or_open(self.path, self.spec, self.root)
+        try:
+            return plan(store, self.requests, overwrite=overwrite)
+        except StoreError:
+            self._refuse_other_model()
+            raise
+
+    def _refuse_other_model(self) -> None:
+        """Raise `StoreError` in a person's words if what made the store's rows is another model."""
+        held = StoreReader(self.path).fingerprint(self.requests[0].unit.group) or {}
+        there, asked = _maker(held), _maker(self.requests[0].fingerprint)
+        if there != asked:
+            raise StoreError(
+                f"the store holds {self.spec.kind} {there}, not {asked}",
+                where=self.path,
+                fix="write a second store with --store NAME, or replace its rows with --overwrite",
+            ) from None
 
     def run(self, executor: Executor | None = None, *, overwrite: bool = False) -> Summary:
         """Compute the rows that are missing; see `vipocc.stores.run` for what it promises and raises."""
@@ -298,6 +314,15 @@ def _from_frames(workspace: Workspace, rows: Rows) -> _Inputs:
         inputs[group] = _refs(reader, group, held)
         frame_ids[group] = np.asarray(reader.frame_ids(group), np.int64)
     return inputs, frame_ids
+
+
+def _maker(fingerprint: Mapping[str, Any]) -> str:
+    """Return who made rows of this fingerprint, in words."""
+    if fingerprint.get("source") == "simulated":
+        return "simulated from the exact truth"
+    parts = [fingerprint, *(fingerprint.get(name) or {} for name in ("detector", "segmenter"))]
+    models = [f"{part['model']} (weights {part['digest'][:8]})" for part in parts if "model" in part]
+    return f"by {' and '.join(models)}" if models else "from instances of networks"
 
 
 def _refs(reader: StoreReader, group: str, rows: list[int]) -> dict[int, list[dict[str, Any]]]:

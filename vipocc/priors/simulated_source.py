@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,6 @@ from vipocc.stores import StoreReader, Unit
 
 if TYPE_CHECKING:
     from vipocc.data_manifests.synthetic.exact import ExactTruth
-
-_SECONDS_PER_PIXEL = 2.5e-7
 
 
 def simulated_fingerprint(config: SimulatedConfig, seed: int, **more: Any) -> dict[str, Any]:
@@ -49,6 +47,8 @@ class _Simulated:
     config: SimulatedConfig
     seed: int
     rows_per_call: int = 8
+    _cost: ClassVar[tuple[float, float]]
+    """Seconds per row, and per row and pixel, on one core."""
     _truth: ExactTruth | None = field(default=None, init=False, repr=False)
     _reader: StoreReader | None = field(default=None, init=False, repr=False)
 
@@ -64,7 +64,8 @@ class _Simulated:
 
     def seconds_per_row(self, device: str, size: tuple[int, int]) -> float:
         """Return the time that one image of `size` takes on a core of the 2020s."""
-        return 0.004 + _SECONDS_PER_PIXEL * size[0] * size[1]
+        fixed, per_pixel = self._cost
+        return fixed + per_pixel * size[0] * size[1]
 
     def _places(self, unit: Unit, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Return where each row is, as the draws and the truth name it."""
@@ -83,6 +84,7 @@ class SimulatedDepthComputer(_Simulated):
     """Depth with a network's faults."""
 
     stored: str = "float16"
+    _cost = (0.008, 3e-8)
 
     def compute(self, unit: Unit, rows: Sequence[int]) -> Mapping[str, NDArray[Any]]:
         """Return depth [len(rows), H, W] in metres."""
@@ -103,6 +105,7 @@ class SimulatedInstancesComputer(_Simulated):
     """Instances with a detector's faults."""
 
     classes: tuple[InstanceClass, ...] = ()
+    _cost = (0.019, 3.3e-7)
 
     def compute(self, unit: Unit, rows: Sequence[int]) -> Mapping[str, NDArray[Any]]:
         """Return the padded records and the map of masks of every row."""
