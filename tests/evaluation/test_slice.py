@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vipocc import config as configuration
+from vipocc.data_manifests.manifest import CameraTable, FrameKey, Manifest, SequenceTable
+from vipocc.errors import DataError, MissingInputError, StoreError
+from vipocc.evaluation.depth import evaluate_depth, predict_depths
+from vipocc.evaluation.inputs import FrameSource, select_keys, untrained_model
+from vipocc.evaluation.occupancy import METRICS, SliceTruth, evaluate_occupancy, predict_density, slice_points
+from vipocc.evaluation.protocols import LIDAR_DEPTH, slice_protocol
+from vipocc.geometry.cameras import Pinhole
+
+SIZE = (64, 96)
+FRAMES = 5
+
+
+class Rows:
+    """A store in memory: {(group, row): {array: values}}."""
+
+    def __init__(self, held: dict[tuple[str, int], dict[str, NDArray[Any]]]) -> None:
+        self.held = held
+
+    def has(self, group: str) -> bool:
+        return any(name == group for name, _ in self.held)
+
+    def rows(self, group: str) -> NDArray[np.bool_]:
+        return np.array([(group, row) in self.held for row in range(FRAMES)])
+
+    def read(self, group: str, row: int, array: str | None = None) -> NDArray[Any]:
+        return self.held[group, row][array or next(iter(self.held[group, row]))]
+
+
+class Wall:
+    """A stand-in network: occupied from `depth` metres on in the camera's own frame."""
+
+    def __init__(self, depth: float, broken: bool = False) -> None:
+        self.depth, self.broken = depth, broken
+
+    def encode(self, images: Tensor) -> Tensor:
+        assert images.min() >= 0
+        assert images.max() <= 1
+        return images
+
+    def density(self, features: Tensor, points: Tensor, intrinsics_ndc: Tensor) -> Tensor:
+        assert points.shape == (len(features), 12_800, 3)
+        sigma = (points[..., 2] > self.depth).float()
+        return sigma / 0 if self.broken else sigma
+
+
+def manifest() -> Manifest:
+    camera = CameraTable(
+        Pinhole(40.0, 42.0, 47.5, 31.5, SIZE[1], SIZE[0]),
+        pa.array([f"{n}.png" for n in range(FRAMES)]),
+        np.full(FRAMES, 100),
+        np.tile(np.eye(4), (FRAMES, 1, 1)),
+        np.full(FRAMES, 1 << 6, dtype=np.uint16),
+    )
+    table = SequenceTable(
+        np.arange(FRAMES) * 2 + 10,
+        np.full(FRAMES, np.nan),
+        np.tile(np.eye(4), (FRAMES, 1, 1)),
+        pa.array([None] * FRAMES, pa.string()),
+        {"image_00": camera, "image_01": camera},
+    )
+    return Manifest("synthetic", Path("world"), {"drive": table})
+
+
+@pytest.fixture(scope="module")
+def config() -> Any:
+    return configuration.load("demo", overrides=[f"data.image_size=[{SIZE[0]},{SIZE[1]}]", "evaluation.batch_size=2"])
+
+
+def source(config: Any, missing: tuple[int, ...] = ()) -> FrameSource:
+    rng = np.random.default_rng(0)
+    held = {
+        ("drive/image_00", row): {"rgb": rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)}
+        for row in range(FRAMES)
+        if row not in missing
+    }
+    return FrameSource(manifest(), Rows(held), config)
+
+
+def truth_of(key: FrameKey) -> SliceTruth | str:
+    if key.row == 3:
+        return "no LiDAR ground truth"
+    z = np.linspace(20, 4, 160)[:, None].repeat(80, 1)
+    return SliceTruth(z > 10, (z < 9) & (key.row != 4))
+
+
+def test_the_grid_is_the_published_one() -> None:
+    """Golden G10, in the level frame; the camera's frame is 5 degrees below it."""
+    points = slice_points().astype(np.float64)
+    assert points.shape == (12_800, 3)
+    c, s = 0.9961947, 0.0871557
+    level_from_camera = np.array([[1, 0, 0], [0, c, s], [0, -s, c]])
+    level = points @ level_from_camera.T
+    np.testing.assert_allclose(level[0], [-4, 0.375, 20], atol=1e-5)
+    np.testing.assert_allclose(level[-1], [4, 0.375, 4], atol=1e-5)
+    np.testing.assert_allclose(level[80], [-4, 0.375, 20 - 16 / 159], atol=1e-5)
+    np.testing.assert_allclose(level[1], [-4 + 8 / 79, 0.375, 20], atol=1e-5)
+    # The camera looks down, so what is level with it and far away stands above its axis.
+    assert points[0, 1] == pytest.approx(0.375 * c - 20 * s, abs=1e-5)
+    assert points[0, 2] == pytest.approx(0.375 * s + 20 * c, abs=1e-5)
+
+
+def test_occupancy_counts_uses_and_skips(config: Any) -> None:
+    keys = select_keys(manifest(), "test", None)
+    assert [key.row for key in keys] == list(range(FRAMES))
+    assert {key.camera for key in keys} == {"image_00"}
+    kept = []
+    report = evaluate_occupancy(
+        {"wall": ("measured", Wall(10.0)), "broken": ("untrained", Wall(5.0, broken=True))},  # type: ignore[dict-item]
+        source(config, missing=(1,)),
+        keys,
+        truth_of,
+        slice_protocol(),
+        split="test",
+        device=torch.device("cpu"),
+        keep=lambda frame, image, densities, truth: kept.append((frame.frame_id, image.shape, list(densities))),
+    )
+    assert [frame.frame_id for frame in report.used] == [10, 14]
+    assert {(one.frame.row, one.reason) for one in report.skipped} == {
+        (1, "image not prepared"),
+        (3, "no LiDAR ground truth"),
+        (4, "no visible cell"),
+    }
+    wall = report.row("wall").metrics
+    assert wall["o_acc"].mean > 0.97
+    assert wall["o_acc"].frames == 2
+    assert wall["average_precision"].mean > 0.95
+    assert np.isnan(wall["object_o_acc"].mean)
+    assert report.row("broken").note == "2 frames without a finite density"
+    assert report.row("broken").metrics["o_acc"].frames == 0
+    assert report.row("everything free").metrics["ie_rec"].mean == 1.0
+    assert report.row("everything occupied").metrics["ie_rec"].mean == 0.0
+    for name in ("everything free", "everything occupied"):
+        assert report.row(name).metrics["balanced_accuracy"].mean == 0.5
+    assert report.row("ViPOcc").metrics["ie_acc"].mean == 0.713
+    assert report.metrics == METRICS
+    assert kept == [(10, (*SIZE, 3), ["wall", "broken"]), (14, (*SIZE, 3), ["wall", "broken"])]
+
+
+def test_a_real_network_fits_the_slice(config: Any) -> None:
+    model = untrained_model(config, torch.device("cpu"))
+    again = untrained_model(config, torch.device("cpu"))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    some = next(source(config).batches(select_keys(manifest(), "test", 2), 2, torch.device("cpu")))
+    density = predict_density(model, some[1], some[2])
+    assert density.shape == (2, 160, 80)
+    assert (density >= 0).all()
+    one = predict_density(model, some[1][1:], some[2][1:])
+    np.testing.assert_allclose(one[0], density[1], rtol=1e-4, atol=1e-5)
+
+
+def test_depth_rows_and_their_frames(config: Any) -> None:
+    model = untrained_model(config, torch.device("cpu"))
+    keys = select_keys(manifest(), "test", None)[:3]
+    rng = np.random.default_rng(1)
+    true = {key.row: rng.uniform(5, 40, (50, 70)).astype(np.float32) for key in keys}
+    true[1][:] = np.nan
+    prior = rng.uniform(5, 40, SIZE).astype(np.float16)
+    priors = Rows({("drive/image_00", 0): {"depth": prior}})
+    report = evaluate_depth(
+        model,
+        source(config),
+        keys,
+        lambda key: true[key.row],
+        priors,
+        LIDAR_DEPTH,
+        split="test",
+        device=torch.device("cpu"),
+        prior_note="simulated prior",
+    )
+    assert [(one.frame.row, one.reason) for one in report.skipped] == [(1, "no lidar depth")]
+    assert report.row("rendered").metrics["abs_rel"].frames == 2
+    for name in ("branch", "prior", "prior, median-scaled"):
+        assert report.row(name).metrics["abs_rel"].frames == 1
+        assert report.row(name).note == "simulated prior"
+    maps = predict_depths(model, *next(source(config).batches(keys[:1], 1, torch.device("cpu")))[1:], [prior])
+    assert maps[0].keys() == {"rendered", "branch", "prior"}
+    assert all(one.shape == SIZE for one in maps[0].values())
+
+
+def test_missing_frames_and_other_sizes_are_refused(config: Any) -> None:
+    with pytest.raises(MissingInputError, match="vipocc data prepare"):
+        source(config, missing=tuple(range(FRAMES))).split(select_keys(manifest(), "test", None))
+    with pytest.raises(DataError, match="no key frame"):
+        select_keys(manifest(), "val", None)
+    other = FrameSource(manifest(), Rows({("drive/image_00", 0): {"rgb": np.zeros((32, 32, 3), np.uint8)}}), config)
+    with pytest.raises(StoreError, match="32x32, not 64x96"):
+        other.image(FrameKey("drive", "image_00", 0))
+    assert [key.row for key in select_keys(manifest(), "test", 3)] == [0, 2, 4]
