@@ -17,8 +17,9 @@ _CAR_COLOURS: list[Colour] = [
 
 def vary(rng: np.random.Generator, colour: Colour, amount: float = 0.15) -> Colour:
     """Return a colour a little lighter or darker, and a little shifted."""
-    light = 1.0 + rng.uniform(-amount, amount)
-    r, g, b = (float(np.clip(c * light * (1.0 + rng.uniform(-amount, amount) / 2), 0.01, 0.95)) for c in colour)
+    light, *shift = rng.uniform(-1.0, 1.0, 4).tolist()
+    channels = (c * (1.0 + amount * light) * (1.0 + amount / 2 * own) for c, own in zip(colour, shift, strict=True))
+    r, g, b = (min(max(c, 0.01), 0.95) for c in channels)
     return r, g, b
 
 
@@ -126,8 +127,8 @@ def bush(rng: np.random.Generator, leaf: Colour) -> list[Part]:
 
 
 def hedge(rng: np.random.Generator, leaf: Colour, length: float) -> list[Part]:
-    """Return a hedge along x, of uneven blocks, 0.9 to 1.9 m high."""
-    height, depth = rng.uniform(0.9, 1.9), rng.uniform(0.5, 0.9)
+    """Return a hedge along x, of uneven blocks, 1 to 2.1 m high."""
+    height, depth = rng.uniform(1.0, 2.1), rng.uniform(0.5, 1.0)
     count = max(1, round(length / 1.6))
     step = length / count
     return [

@@ -95,6 +95,7 @@ def generate(root: Path, config: WorldConfig, jobs: int = 1) -> None:
     with progress("synthetic world", config.frames, "frames", done=done) as bar:
         for count in _execute(root, config, tasks, jobs):
             bar.advance(count)
+    _clear_leftovers(root)
     _write_splits(root, config)
     drive.write_atomically(root / "README.txt", _readme(config).encode())
     _write_record(root, config, complete=True)
@@ -153,6 +154,17 @@ def _work(root: str, config: WorldConfig, index: int, rows: list[int]) -> int:
     for row in rows:
         writer.write_frame(row)
     return len(rows)
+
+
+def _clear_leftovers(root: Path) -> None:
+    """Remove what killed processes were still writing; another living process's files stay."""
+    for path in root.rglob(".*.partial"):
+        try:
+            os.kill(int(path.name.split(".")[-2]), 0)
+        except (ProcessLookupError, ValueError):
+            path.unlink(missing_ok=True)
+        except PermissionError:
+            continue
 
 
 def split_lines(config: WorldConfig, split: str) -> list[str]:
@@ -223,7 +235,7 @@ def _readme(config: WorldConfig) -> str:
     )
     return (
         "This is a synthetic world: no picture in it was ever taken.\n\n"
-        f"Made by vipocc's procedural streets, version {WORLD_VERSION}, by ray casting (Embree). All files follow from\n"
+        f"Made by vipocc's procedural streets, version {WORLD_VERSION}, by ray casting (Embree). All follows from\n"
         f"the configuration below, the seed ({config.seed}) included, and are the same whenever they are made again.\n"
         "The layout is KITTI-360's, the images, poses and calibration are not from that dataset.\n\n"
         f"{files}\n\nConfiguration\n{values}\n"

@@ -44,11 +44,11 @@ def build(config: WorldConfig, index: int) -> Scene:
     """Return the scene of drive number `index`."""
     _, split, frames = drives(config)[index]
     rng = generator(config.seed, f"layout {split}", index)
-    half_width = float(rng.uniform(2.9, 4.2))
+    half_width = float(rng.uniform(2.8, 4.0))
     style = {
         "half_width": half_width,
-        "ego": -float(np.clip(half_width - 2.6, 0.3, 1.05)),
-        "pavement": float(rng.uniform(1.0, 2.2)),
+        "ego": -float(np.clip(half_width - 2.55, 0.3, 1.05)),
+        "pavement": float(rng.uniform(0.9, 2.0)),
         "trees": float(rng.uniform(0.25, 0.8)),
         "setback": float(rng.uniform(1.0, 5.0)),
         "terrace": float(rng.random() < 0.3),
@@ -185,7 +185,7 @@ def _kerbside(builder: Builder, street: Street, style: dict[str, float], side: i
                     furniture.bin_(rng),
                 )
         at = first + float(rng.uniform(1, 8))
-        while at < last and street.pavement > 1.7:
+        while at < last and street.pavement > 1.5:
             if rng.random() < style["trees"]:
                 leaf = leaves[int(rng.integers(len(leaves)))]
                 builder.add("vegetation", _place(street, at, side * (edge + 0.2)), furniture.tree(rng, leaf))
