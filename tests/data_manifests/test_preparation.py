@@ -21,8 +21,7 @@ from vipocc.data_manifests.prepare import occupancy_group, sweep_rows
 from vipocc.data_manifests.views import prepared_intrinsics
 from vipocc.errors import DataError, MissingInputError, StoreError, UsageError
 from vipocc.geometry.poses import relative
-from vipocc.stores import StoreReader
-from vipocc.stores.verify import verify
+from vipocc.stores import StoreReader, verify
 from vipocc.workspace import Workspace
 
 
@@ -329,3 +328,48 @@ def test_real_samples(sample_data: Path, tmp_path: Path) -> None:
     assert int(truth.read(group, row, "sweeps")) == 5
     assert 0.02 < truth.read(group, row, "occupied").mean() < 0.7
     assert truth.read(group, row, "visible").mean() > 0.3
+
+
+def test_absent_synthetic_world_is_refused_without_auto(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "workspace", "synthetic")
+    before = tree_hash(workspace.path)
+    with pytest.raises(MissingInputError, match=r"synthetic world is not generated.*vipocc data prepare"):
+        stage.ensure_prepared(workspace, root_config(DataConfig()), "train", auto=False)
+    with pytest.raises(MissingInputError, match="synthetic world is not generated"):
+        stage.ensure_indexed(workspace, root_config(DataConfig()), auto=False)
+    assert tree_hash(workspace.path) == before
+
+
+def test_synthetic_world_is_generated_once_and_read_by_the_same_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The world's generator has its own tests; here it is any writer of KITTI-360's layout with lists beside it."""
+    from kitti_tree import make_tree
+
+    made: list[Path] = []
+
+    def generate(root: Path, world: Any, jobs: int) -> None:
+        tree = make_tree(root, (DRIVE,), 16)
+        tree.write_lists(root / "splits", train=f"{DRIVE} 0000000001 l\n", val=f"{DRIVE} 0000000009 l\n")
+        made.append(root)
+
+    monkeypatch.setattr(stage, "generate", generate)
+    monkeypatch.setattr(stage, "is_complete", lambda root, world: root in made)
+    workspace = Workspace.create(tmp_path / "workspace", "synthetic")
+    config = root_config(DataConfig(image_size=(32, 96)))
+    manifest = stage.ensure_prepared(workspace, config, "all", jobs=1)
+    assert "generating a synthetic world of" in capsys.readouterr().err
+    assert (manifest.dataset, len(manifest.keys("train")), len(manifest.keys("val"))) == ("synthetic", 1, 1)
+    assert StoreReader(workspace.store("frames")).attrs["dataset"] == "synthetic"
+    stage.ensure_prepared(workspace, config, "all")
+    assert capsys.readouterr().err == ""
+    assert made == [workspace.root]
+    moved = tmp_path / "moved"
+    workspace.path.rename(moved)
+    assert Manifest.load(moved / "manifests/synthetic.parquet").image_path(DRIVE, "image_00", 0).is_file()
+
+
+def test_dataset_without_reader_is_refused(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "workspace", "ddad", tmp_path)
+    with pytest.raises(UsageError, match=r"'ddad' cannot be read by this version.*kitti-360, synthetic"):
+        stage.ensure_indexed(workspace, root_config(DataConfig()))

@@ -349,7 +349,7 @@ def plan_occupancy(manifest: Manifest, manifest_path: Path, store: Path, config:
         frame_ids,
         requests,
         OccupancyComputer(manifest_path, manifest.dataset, manifest.root, config),
-        seconds_per_row=0.02 * used / max(1, sum(len(request.rows) for request in requests)),
+        seconds_per_row=0.03 * used / max(1, sum(len(request.rows) for request in requests)),
         bytes_per_row=2500.0,
         notes=(
             *((f"{skipped:,} frames have too few LiDAR sweeps for occupancy ground truth",) if skipped else ()),
