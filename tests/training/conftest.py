@@ -24,6 +24,7 @@ from vipocc.stores.executors import LocalExecutor
 from vipocc.stores.runner import run
 from vipocc.stores.spec import Unit, requests_for
 from vipocc.stores.writer import Store
+from vipocc.training.session import start_training
 from vipocc.workspace import Workspace
 
 SIZE = (64, 96)
@@ -210,6 +211,15 @@ def world(tmp_path: Path, shared_world: TinyWorld) -> TinyWorld:
     """A world of the test's own."""
     shutil.copytree(shared_world.workspace.path, tmp_path / "workspace", ignore=shutil.ignore_patterns("runs"))
     return TinyWorld(Workspace.open(tmp_path / "workspace"), shared_world.config)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(shared_world: TinyWorld) -> Path:
+    """A run of six steps, with what it said beside it."""
+    said: list[str] = []
+    start_training(shared_world.workspace, shared_world.config, name="undisturbed", say=said.append)
+    (shared_world.workspace.runs / "said.txt").write_text("\n".join(said))
+    return shared_world.workspace.runs / "undisturbed"
 
 
 @pytest.fixture

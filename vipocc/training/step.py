@@ -61,7 +61,7 @@ def _encode(model: ViPOcc, batch: Batch, config: TrainingConfig) -> Tensor:
         return model.encode(images)
     # The released augmentation shows the encoder a mirrored image and mirrors its answer back.
     chosen = batch.mirrored[:, None, None, None]
-    features: Tensor = model.encode(torch.where(chosen, images.flip(-1), images))
+    features = model.encode(torch.where(chosen, images.flip(-1), images))
     return torch.where(chosen, features.flip(-1), features)
 
 
@@ -71,7 +71,8 @@ def _refine(model: ViPOcc, batch: Batch, config: TrainingConfig) -> Tensor:
         raise ValueError("the batch has no pseudo-depth, but a loss needs it")
     images, prior = batch.images[:, :2], batch.prior_depth[:, :, None]
     if config.loss.temporal > 0 and config.loss.temporal_kind == "official":
-        return model.refine_depth(images.flatten(0, 1), prior.flatten(0, 1)).unflatten(0, (-1, 2))
+        both: Tensor = model.refine_depth(images.flatten(0, 1), prior.flatten(0, 1)).unflatten(0, (-1, 2))
+        return both
     depths = [model.refine_depth(images[:, 0], prior[:, 0])]
     if config.loss.temporal > 0:
         # The depth at t + 1 only enters the weight mask of Eq. 9, through which no gradient goes.
