@@ -159,11 +159,11 @@ def _difference(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], visible:
 
 
 def _with_legend(image: Image, entries: Sequence[tuple[tuple[int, int, int], str]]) -> Image:
-    columns = max(1, image.shape[1] // 112)
+    columns = max(1, image.shape[1] // 98)
     lines = -(-len(entries) // columns)
     strip = np.full((20 * lines + 4, image.shape[1], 3), PAPER, dtype=np.uint8)
     for number, (colour, text) in enumerate(entries):
-        left, top = 8 + 112 * (number % columns), 20 * (number // columns) + 2
+        left, top = 8 + 98 * (number % columns), 20 * (number // columns) + 2
         strip[top : top + 13, left : left + 13] = colour
         cv2.rectangle(strip, (left, top), (left + 13, top + 13), INK, 1)
         _write(strip, text, (left + 19, top + 11), 0.38)

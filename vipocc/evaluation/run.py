@@ -88,7 +88,7 @@ def run_occupancy(
         truth = occupancy.lidar_truth(_ground_truth(workspace, "occupancy"), chosen)
     else:
         truth = occupancy.exact_truth(manifest)
-    models: dict[str, Any] = {"vipocc": ("measured", load_model(found, where))}
+    models: dict[str, Any] = {"trained": ("measured", load_model(found, where))}
     if found.config.evaluation.untrained:
         models["untrained"] = ("untrained", untrained_model(found.config, where))
     keys = select_keys(manifest, split, limit)
