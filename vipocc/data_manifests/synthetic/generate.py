@@ -32,9 +32,9 @@ def estimate(config: WorldConfig, jobs: int = 1) -> tuple[float, int]:
     """Return the time to generate a world with `jobs` processes, in seconds on one 2020s core each, and its bytes."""
     pixels = 1408 * 376 * config.scale**2
     fisheye = 5.4 if config.full_fisheye else 1.0
-    per_frame = 0.06 + pixels * (3.6e-6 + 1.5e-6 * fisheye) + config.lidar_points * 0.9e-6
-    seconds = 2.0 + config.drives * 1.5 + config.frames * per_frame / max(jobs, 1)
-    size = config.frames * (pixels * (9.5 + 2.2 * fisheye) + config.lidar_points * 14.0 + 40_000)
+    per_frame = 0.10 + pixels * (3.3e-6 + 1.4e-6 * fisheye) + config.lidar_points * 0.9e-6
+    seconds = 2.0 + config.drives * 1.0 + config.frames * per_frame / max(jobs, 1)
+    size = config.frames * (pixels * (6.6 + 1.4 * fisheye) + config.lidar_points * 12.8 + 40_000)
     return seconds, int(size + config.drives * 400_000)
 
 

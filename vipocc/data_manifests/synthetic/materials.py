@@ -67,7 +67,7 @@ _AMPLITUDES: dict[Material, tuple[float, float, float, float, float, float]] = {
     Material.HEDGE: (0.12, 0.22, 0.40, 0.65, 0.75, 0.60),
     Material.METAL: (0.0, 0.06, 0.10, 0.10, 0.10, 0.08),
     Material.CAR_PAINT: (0.0, 0.10, 0.08, 0.04, 0.03, 0.02),
-    Material.CAR_GLASS: (0.0, 0.30, 0.30, 0.15, 0.05, 0.0),
+    Material.CAR_GLASS: (0.0, 0.45, 0.60, 0.40, 0.15, 0.05),
     Material.CAR_SIDE: (0.0, 0.10, 0.08, 0.04, 0.03, 0.02),
     Material.CAR_FRONT: (0.0, 0.10, 0.08, 0.06, 0.04, 0.02),
     Material.TYRE: (0.0, 0.0, 0.10, 0.15, 0.20, 0.20),
@@ -226,7 +226,7 @@ def paint(
                 _band(np.abs(u + 0.05 * extent[:, 0]), 0.0, 0.05, soft),
             )
             rim = np.maximum(_band(v, extent[:, 1] - 0.06, 9.0, soft), _band(v, -1.0, 0.03, soft))
-            glass = rgb([0.035, 0.045, 0.05])
+            glass = rgb([0.05, 0.06, 0.065])
             return _mix(np.broadcast_to(glass, colour.shape), colour, np.maximum(rim, pillar * 0.9))
         case Material.SIGN:
             radius = np.hypot(u, v - extent[:, 1] / 2) / (extent[:, 0] / 2)
