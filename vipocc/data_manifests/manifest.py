@@ -5,29 +5,44 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vipocc.data_manifests.tables import (
+    ROLE_NAMES,
+    ROLES,
+    SCHEMA,
+    SPLITS,
+    CameraTable,
+    SequenceTable,
+    from_arrow,
+    outside_path,
+    role_bit,
+    to_arrow,
+)
 from vipocc.errors import DataError, MissingInputError, UsageError
 from vipocc.geometry.cameras import Mei, Pinhole
 
+__all__ = [
+    "ROLES",
+    "ROLE_NAMES",
+    "SPLITS",
+    "CameraTable",
+    "FrameKey",
+    "Manifest",
+    "SequenceTable",
+    "read_metadata",
+    "role_bit",
+]
+
 FORMAT_VERSION = 1
-SPLITS = ("train", "val", "test")
-ROLES = ("key", "neighbour", "fisheye")
-#: Names of the role bits, bit i of `CameraTable.roles` being ROLE_NAMES[i].
-ROLE_NAMES = tuple(f"{split}:{role}" for split in SPLITS for role in ROLES)
 
 _METADATA = b"vipocc"
-_PINHOLE = ("fx", "fy", "cx", "cy")
-_MEI = ("xi", "k1", "k2", "p1", "p2", "gamma1", "gamma2", "u0", "v0")
-_OUTSIDE = r"(^/|^[A-Za-z]:|\\|(^|/)\.\.(/|$))"
 
 
 class FrameKey(NamedTuple):
@@ -36,37 +51,6 @@ class FrameKey(NamedTuple):
     sequence: str
     camera: str
     row: int
-
-
-@dataclass(frozen=True)
-class CameraTable:
-    """What a camera of one sequence recorded; N = posed frames of the sequence."""
-
-    model: Pinhole | Mei
-    """Calibration of the raw image."""
-    paths: pa.StringArray
-    """[N] image paths relative to the root, also of images that are absent."""
-    file_size: np.ndarray
-    """int64 [N], bytes, -1 where the image is absent."""
-    world_from_camera: np.ndarray
-    """float64 [N, 4, 4]."""
-    roles: np.ndarray
-    """uint16 [N], bit i set if the image has role ROLE_NAMES[i]."""
-
-
-@dataclass(frozen=True)
-class SequenceTable:
-    """A drive: its posed frames and, per camera, its images."""
-
-    frame_ids: np.ndarray
-    """int64 [N], increasing."""
-    timestamp: np.ndarray
-    """float64 [N], seconds since 1970, NaN where unknown."""
-    world_from_lidar: np.ndarray
-    """float64 [N, 4, 4]."""
-    lidar_paths: pa.StringArray
-    """[N] sweep paths relative to the root, null where there is none."""
-    cameras: Mapping[str, CameraTable]
 
 
 class Manifest:
@@ -178,7 +162,7 @@ class Manifest:
         return np.asarray(self.table(sequence).lidar_paths.is_valid().to_numpy(zero_copy_only=False))
 
     def roles(self, sequence: str, camera: str) -> np.ndarray:
-        """Return uint16 [N] role bits, see ROLE_NAMES."""
+        """Return uint16 [N] role bits, see `tables.ROLE_NAMES`."""
         return self._camera(sequence, camera).roles
 
     def key_rows(self, split: str) -> dict[tuple[str, str], np.ndarray]:
@@ -239,11 +223,11 @@ class Manifest:
             "left_out": self.left_out,
         }
         tables = [
-            _to_arrow(self.dataset, sequence, camera, table)
+            to_arrow(self.dataset, sequence, camera, table)
             for sequence, table in self._tables.items()
             for camera in sorted(table.cameras)
         ]
-        whole = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
+        whole = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
         whole = whole.replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f"{path.name}.partial-{os.getpid()}")
@@ -275,12 +259,12 @@ class Manifest:
             )
         try:
             whole = pq.read_table(path, memory_map=False)
-            _refuse_outside(whole, path)
-            tables = dict(_from_arrow(whole))
+            outside = outside_path(whole)
+            tables = dict(from_arrow(whole))
         except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, DataError):
-                raise
             raise DataError(f"the manifest is damaged ({_first_line(error)})", where=path, fix=_REINDEX) from None
+        if outside is not None:
+            raise DataError(f"'{outside}' in the manifest leaves the root", where=path, fix=_REINDEX)
         stored = Path(os.path.normpath(path.parent.parent / metadata["root"]))
         return cls(
             metadata["dataset"],
@@ -309,18 +293,6 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return wanted
 
 
-def role_bit(split: str, role: str) -> int:
-    """Return the bit of a role such as ("train", "key") in `CameraTable.roles`."""
-    return 1 << ROLE_NAMES.index(f"{split}:{role}")
-
-
-def check_relative(path: str) -> str:
-    """Return `path` if it stays below the root, else raise `DataError`."""
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise DataError("a path of the dataset leaves its root", where=path, fix="use paths relative to the root")
-    return path
-
-
 def _bits(split: str, roles: Iterable[str]) -> int:
     if split not in (*SPLITS, "all"):
         raise UsageError(f"there is no split '{split}'", fix="use --split with train, val, test or all")
@@ -336,140 +308,3 @@ def _portable(root: Path, path: Path) -> str:
 
 def _first_line(error: BaseException) -> str:
     return str(error).split("\n", 1)[0][:200]
-
-
-_MATRIX = pa.list_(pa.float64(), 16)
-_SCHEMA = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("sequence", pa.string()),
-        ("camera", pa.string()),
-        ("frame_id", pa.int64()),
-        ("row", pa.int64()),
-        ("path", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("camera_model", pa.string()),
-        *((name, pa.float64()) for name in (*_PINHOLE, *_MEI)),
-        ("world_from_camera", _MATRIX),
-        ("world_from_lidar", _MATRIX),
-        ("timestamp", pa.float64()),
-        ("lidar_path", pa.string()),
-        ("file_size", pa.int64()),
-        ("roles", pa.list_(pa.string())),
-    ]
-)
-
-
-def _to_arrow(dataset: str, sequence: str, camera: str, table: SequenceTable) -> pa.Table:
-    this = table.cameras[camera]
-    n = len(table.frame_ids)
-
-    def same(value: Any, kind: pa.DataType) -> pa.Array:
-        return pa.repeat(pa.scalar(value, kind), n)
-
-    names = _PINHOLE if isinstance(this.model, Pinhole) else _MEI
-    columns = {
-        "dataset": same(dataset, pa.string()),
-        "sequence": same(sequence, pa.string()),
-        "camera": same(camera, pa.string()),
-        "frame_id": pa.array(table.frame_ids, pa.int64()),
-        "row": pa.array(np.arange(n), pa.int64()),
-        "path": this.paths,
-        "width": same(this.model.width, pa.int32()),
-        "height": same(this.model.height, pa.int32()),
-        "camera_model": same("pinhole" if isinstance(this.model, Pinhole) else "mei", pa.string()),
-        **{
-            name: same(float(getattr(this.model, name)) if name in names else None, pa.float64())
-            for name in (*_PINHOLE, *_MEI)
-        },
-        "world_from_camera": _matrices(this.world_from_camera),
-        "world_from_lidar": _matrices(table.world_from_lidar),
-        "timestamp": pa.array(table.timestamp, pa.float64()),
-        "lidar_path": table.lidar_paths,
-        "file_size": pa.array(this.file_size, pa.int64(), mask=this.file_size < 0),
-        "roles": _role_lists(this.roles),
-    }
-    return pa.table(columns, schema=_SCHEMA)
-
-
-def _matrices(values: np.ndarray) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values, np.float64).reshape(-1)), 16)
-
-
-def _role_lists(bits: np.ndarray) -> pa.Array:
-    held = (bits[:, None] >> np.arange(len(ROLE_NAMES))) & 1 == 1
-    offsets = np.concatenate([[0], np.cumsum(held.sum(1))]).astype(np.int32)
-    values = pa.array(ROLE_NAMES).take(pa.array(np.nonzero(held)[1]))
-    return pa.ListArray.from_arrays(pa.array(offsets), values)
-
-
-def _role_bits(lists: pa.ListArray) -> np.ndarray:
-    owners = pc.list_parent_indices(lists).to_numpy()
-    found = pc.index_in(lists.flatten(), value_set=pa.array(ROLE_NAMES))
-    if found.null_count:
-        raise ValueError("a role in it is not known")
-    bits = np.zeros(len(lists), np.uint16)
-    np.bitwise_or.at(bits, owners, (1 << found.to_numpy()).astype(np.uint16))
-    return bits
-
-
-def _refuse_outside(whole: pa.Table, path: Path) -> None:
-    for column in ("path", "lidar_path"):
-        outside = whole.filter(pc.match_substring_regex(whole[column], _OUTSIDE))
-        if len(outside):
-            raise DataError(f"'{outside[column][0].as_py()}' in the manifest leaves the root", where=path, fix=_REINDEX)
-
-
-def _from_arrow(whole: pa.Table) -> Iterable[tuple[str, SequenceTable]]:
-    missing = set(_SCHEMA.names) - set(whole.schema.names)
-    if missing:
-        raise ValueError(f"no column {sorted(missing)[0]}")
-    whole = whole.combine_chunks()
-    names = whole["sequence"].to_numpy(zero_copy_only=False)
-    cameras = whole["camera"].to_numpy(zero_copy_only=False)
-    changes = np.flatnonzero((names[1:] != names[:-1]) | (cameras[1:] != cameras[:-1])) + 1
-    edges = [0, *changes.tolist(), len(whole)] if len(whole) else []
-    grouped: dict[str, list[tuple[str, pa.Table]]] = {}
-    for start, stop in pairwise(edges):
-        grouped.setdefault(names[start], []).append((cameras[start], whole.slice(start, stop - start)))
-    for sequence, parts in grouped.items():
-        first = parts[0][1]
-        ids = first["frame_id"].to_numpy()
-        for camera, part in parts:
-            if not np.array_equal(part["frame_id"].to_numpy(), ids) or np.any(np.diff(ids) <= 0):
-                raise ValueError(f"the frames of {sequence}/{camera} are not in order")
-        yield (
-            sequence,
-            SequenceTable(
-                frame_ids=ids.copy(),
-                timestamp=first["timestamp"].to_numpy().copy(),
-                world_from_lidar=_stack(first, "world_from_lidar"),
-                lidar_paths=_own(first["lidar_path"]),
-                cameras={camera: _camera_table(part) for camera, part in parts},
-            ),
-        )
-
-
-def _camera_table(part: pa.Table) -> CameraTable:
-    kind = part["camera_model"][0].as_py()
-    names = {"pinhole": _PINHOLE, "mei": _MEI}[kind]
-    values = {name: part[name][0].as_py() for name in (*names, "width", "height")}
-    return CameraTable(
-        model=Pinhole(**values) if kind == "pinhole" else Mei(**values),
-        paths=_own(part["path"]),
-        file_size=part["file_size"].fill_null(-1).to_numpy().copy(),
-        world_from_camera=_stack(part, "world_from_camera"),
-        roles=_role_bits(_own(part["roles"])),
-    )
-
-
-def _own(column: pa.ChunkedArray) -> pa.Array:
-    # A slice keeps the whole table's buffers alive; taking its rows copies just them.
-    array = column.combine_chunks()
-    return array.take(pa.array(np.arange(len(array))))
-
-
-def _stack(part: pa.Table, name: str) -> np.ndarray:
-    flat = part[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, np.float64).reshape(-1, 4, 4).copy()
