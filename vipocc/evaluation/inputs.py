@@ -98,7 +98,7 @@ def choose_device(name: str | None) -> torch.device:
 
 def load_model(checkpoint: Checkpoint, device: torch.device) -> ViPOcc:
     """Return the checkpoint's network in evaluation mode."""
-    return ViPOcc.from_pretrained(checkpoint.path, device).eval()
+    return ViPOcc.from_pretrained(checkpoint.path, device).use_precision(checkpoint.config.training.dtype).eval()
 
 
 def untrained_model(config: Any, device: torch.device) -> ViPOcc:
@@ -106,7 +106,7 @@ def untrained_model(config: Any, device: torch.device) -> ViPOcc:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = ViPOcc(config.model, config.data.convention, initialise=False)
-    return model.to(device).eval()
+    return model.use_precision(config.training.dtype).to(device).eval()
 
 
 def frame_of(manifest: Manifest, key: FrameKey) -> Frame:
@@ -208,6 +208,7 @@ def settings_of(config: Any, device: torch.device, **more: Any) -> Mapping[str, 
     evaluation = config.evaluation
     return {
         "device": str(device),
+        "precision": config.training.dtype,
         "batch_size": evaluation.batch_size,
         "resamples": evaluation.resamples,
         "confidence": evaluation.confidence,
