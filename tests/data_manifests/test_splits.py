@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kitti_tree import DRIVE, SECOND, Tree
 
 from vipocc.data_manifests import kitti_360
+from vipocc.data_manifests.adapters import adapter
 from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.manifest import FrameKey, Manifest, role_bit
 from vipocc.data_manifests.splits import (
@@ -94,6 +95,18 @@ def test_absent_and_damaged_lists(tmp_path: Path) -> None:
         read_folder(tmp_path)
     with pytest.raises(ConfigError, match=r"no split 'sag'.*seg"):
         packaged("kitti-360", "sag")
+
+
+def test_packaged_name_wins_over_a_folder_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "seg").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/val_files.txt").write_text("d 1 l")
+    monkeypatch.chdir(tmp_path)
+    lists = adapter("kitti-360").lists
+    assert lists(tmp_path, DataConfig()).count("test") == 446
+    assert lists(tmp_path, DataConfig(split="mine")).count("val") == 1
+    with pytest.raises(DataError, match="no split list here"):
+        lists(tmp_path, DataConfig(split=str(tmp_path / "none")))
 
 
 def _lists(**frames: dict[tuple[str, str], list[int]]) -> SplitLists:

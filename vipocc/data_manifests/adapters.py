@@ -9,7 +9,7 @@ from pathlib import Path
 from vipocc.data_manifests import kitti_360
 from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.manifest import SequenceTable
-from vipocc.data_manifests.splits import SplitLists, packaged, read_folder
+from vipocc.data_manifests.splits import SplitLists, is_packaged, packaged, read_folder
 from vipocc.errors import UsageError
 
 
@@ -41,7 +41,7 @@ def adapter(dataset: str) -> Adapter:
 
 def _kitti_360_lists(root: Path, config: DataConfig) -> SplitLists:
     folder = Path(config.split)
-    if len(folder.parts) > 1 or folder.is_dir():
+    if not is_packaged("kitti-360", config.split) and (len(folder.parts) > 1 or folder.is_dir()):
         return read_folder(folder)
     return packaged("kitti-360", config.split)
 

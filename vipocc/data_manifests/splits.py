@@ -47,6 +47,11 @@ class SplitLists:
         return state.hexdigest()
 
 
+def is_packaged(dataset: str, name: str) -> bool:
+    """Tell whether a split of that name ships with vipocc."""
+    return name in _PACKAGED.get(dataset, {})
+
+
 def packaged(dataset: str, name: str) -> SplitLists:
     """Return a split that ships with vipocc, kept as ranges of frame ids.
 
