@@ -137,7 +137,7 @@ def test_networks_run_through_the_same_commands(
     depth, instances, anchors = (reader(workspace, kind, "tiny") for kind in ("depth", "instances", "anchors"))
     group = depth.groups()[0]
     rows = np.flatnonzero(depth.rows(group))
-    assert depth.read_many(group, rows).std() > 2
+    assert depth.read_many(group, rows).astype(np.float32).std() > 2
     assert instances.read_many(group, rows, "count").min() >= 3
     assert anchors.rows(group).sum() == len(rows)
     provenance = [store.fingerprint(group) or {} for store in (depth, instances, anchors)]

@@ -303,5 +303,15 @@ def test_a_swapped_pair_of_models_is_refused(tiny: dict[str, Path]) -> None:
         instances_fingerprint(config(tiny, detector=str(tiny["segmenter"])))
 
 
+@pytest.mark.gpu
+def test_cuda_agrees_with_the_cpu(tiny: dict[str, Path], images: np.ndarray) -> None:
+    settings = config(tiny)
+    slow, fast = GroundingDino(settings)(images), GroundingDino(settings, "cuda")(images)
+    for one, other in zip(slow, fast, strict=True):
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=0.05)
+    for one, other in zip(Sam(settings)(images, slow), Sam(settings, "cuda")(images, slow), strict=True):
+        assert (one == other).mean() > 0.9999
+
+
 def test_pictures_are_not_all_alike(images: np.ndarray) -> None:
     assert cv2.absdiff(images[0], images[1]).mean() > 5

@@ -13,7 +13,8 @@ from vipocc.errors import UsageError
 from vipocc.progress import duration, size
 
 if TYPE_CHECKING:
-    from vipocc.priors.jobs import Job, Rows
+    from vipocc.priors.job import Job
+    from vipocc.priors.jobs import Rows
     from vipocc.stores import Executor
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -58,7 +58,7 @@ class InstancesComputer:
         """
         detector, segmenter = self._load(device)
         images = np.random.default_rng(0).integers(0, 256, (self.config.batch_size, *size, 3), np.uint8)
-        boxes = np.tile(np.float32([0.2, 0.2, 0.6, 0.6]) * np.tile(size[::-1], 2), (8, 1)).astype(np.float32)
+        boxes = np.tile(np.array([0.2, 0.2, 0.6, 0.6]) * np.tile(size[::-1], 2), (8, 1)).astype(np.float32)
         found = [Detections(boxes, np.ones(8, np.float32), np.zeros(8, np.int16))] * len(images)
         for _ in range(2):
             start = time.perf_counter()
