@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         requests_for,
         select,
     )
-    from vipocc.stores.verify import repair, status, verify
+    from vipocc.stores.verification import repair, status, verify
     from vipocc.stores.work import Plan, plan
     from vipocc.stores.writer import Store
 
@@ -41,7 +41,7 @@ _WHERE = {
     "executors": ("Executor", "LocalExecutor"),
     "dask_executor": ("DaskExecutor",),
     "reader": ("StoreReader", "row_refs"),
-    "verify": ("repair", "status", "verify"),
+    "verification": ("repair", "status", "verify"),
 }  # fmt: skip
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 

@@ -18,6 +18,8 @@ from vipocc.stores.writer import Store
 
 #: Units handed to the scheduler per worker, so that none idles between two.
 AHEAD = 2
+#: Seconds to wait for the scheduler.
+TIMEOUT = 20
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class DaskExecutor:
         from distributed import Client
 
         try:
-            client = Client(self.address, set_as_default=False, timeout="20s")
+            client = Client(self.address, set_as_default=False, timeout=TIMEOUT)
         except (OSError, TimeoutError, ValueError) as error:
             raise UsageError(
                 f"the dask scheduler does not answer ({error})",
@@ -75,7 +77,9 @@ class _Cluster:
     def wait(self) -> Iterator[Outcome]:
         from distributed import wait
 
-        for future in wait(list(self.futures), return_when="FIRST_COMPLETED").done:
+        with self.client.as_current():
+            done = wait(list(self.futures), return_when="FIRST_COMPLETED").done
+        for future in done:
             request = self.futures.pop(future)
             error = future.exception()
             if error is None:

@@ -1,0 +1,171 @@
+"""`vipocc stores`: what the stores of a workspace hold, whether it is sound, and making it sound."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vipocc.cli import App, pass_app, workspace_options
+from vipocc.errors import MissingInputError
+from vipocc.progress import size
+
+_ENDING = ".zarr"
+_names = click.argument("names", nargs=-1, metavar="[STORE]...")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+
+
+@click.group()
+def stores() -> None:
+    """Show, verify and repair the Zarr stores.
+
+    STORE is a kind (frames, depth, instances, anchors, lidar, occupancy), a kind with a name (depth-large) or the path
+    of a .zarr folder; by default all stores of the workspace.
+    """
+
+
+@stores.command("status")
+@_names
+@_json
+@workspace_options
+@pass_app
+def status_command(app: App, names: tuple[str, ...], as_json: bool) -> int:
+    """Show rows done, size and provenance, from the ledgers alone."""
+    from vipocc.stores.verification import status
+
+    paths = _paths(app, names)
+    reports = [status(path) for path in paths]
+    if as_json:
+        click.echo(json.dumps({"stores": reports}, indent=1, ensure_ascii=False))
+        return 0
+    click.echo(_assumed(paths, names))
+    for report in reports:
+        click.echo(
+            f"{Path(report['store']).stem}: {report['done']} of {report['rows']} rows, {report['units']} units, "
+            f"{size(report['bytes'])}{_marks(report)}"
+        )
+        for name, group in report["groups"].items():
+            click.echo(f"  {name}: {group['done']} of {group['rows']}")
+        for fingerprint in report["fingerprints"]:
+            click.echo("  made by: " + ", ".join(f"{k} {v}" for k, v in fingerprint.items() if _is_short(v)))
+    return 0
+
+
+@stores.command("verify")
+@_names
+@click.option(
+    "--deep", is_flag=True, help="Also compare the inputs that still exist with what the rows were made from."
+)
+@_json
+@workspace_options
+@pass_app
+def verify_command(app: App, names: tuple[str, ...], deep: bool, as_json: bool) -> int:
+    """Read every checksum; mark what does not hold, so that the next run makes just that again.
+
+    Exit code 2 when something is wrong.
+    """
+    from vipocc.stores.verification import verify
+
+    paths = _paths(app, names)
+    if not as_json:
+        click.echo(_assumed(paths, names))
+    root = app.workspace.root if deep else None
+    reports = [verify(path, deep=deep, root=root) for path in paths]
+    sound = all(report.sound for report in reports)
+    if as_json:
+        click.echo(json.dumps({"sound": sound, "stores": [r.to_json() for r in reports]}, indent=1, ensure_ascii=False))
+        return 0 if sound else 2
+    for report in reports:
+        state = "sound" if report.sound else f"{len(report.findings)} units do not hold"
+        click.echo(
+            f"{Path(report.store).stem}: {report.units} units, {report.rows} rows, {size(report.bytes)}: {state}"
+        )
+        for finding in report.findings:
+            click.echo(f"  {finding.unit}: {finding.reason}{'' if finding.marked else ' (could not be marked)'}")
+        if report.in_work:
+            click.echo(f"  {len(report.in_work)} units are being written and were left out")
+        if report.interrupted:
+            click.echo(f"  {len(report.interrupted)} units had been interrupted half-way through their replacement")
+        if report.inputs_gone:
+            click.echo(f"  {report.inputs_gone} input files are no longer there to compare")
+    if not sound:
+        click.echo(_advice([report.store for report in reports if not report.sound]))
+    return 0 if sound else 2
+
+
+@stores.command("repair")
+@_names
+@_json
+@workspace_options
+@pass_app
+def repair_command(app: App, names: tuple[str, ...], as_json: bool) -> int:
+    """Verify, then carry through what was interrupted, clear litter away and save the good rows of damaged units.
+
+    Exit code 2 when rows were lost: the command that made them makes them again.
+    """
+    from vipocc.stores.verification import repair
+
+    paths = _paths(app, names)
+    if not as_json:
+        click.echo(_assumed(paths, names))
+    reports = {str(path): repair(path) for path in paths}
+    lost = [path for path, report in reports.items() if report["todo"]]
+    if as_json:
+        click.echo(json.dumps({"stores": reports}, indent=1))
+        return 2 if lost else 0
+    for path, report in reports.items():
+        click.echo(
+            f"{Path(path).stem}: {report['carried_through']} units carried through, {report['saved']} rows saved, "
+            f"{report['lost']} lost, {report['litter']} leftover files removed"
+        )
+    if lost:
+        click.echo(_advice(lost))
+    return 2 if lost else 0
+
+
+def _paths(app: App, names: Sequence[str]) -> list[Path]:
+    if not names:
+        folder = app.workspace.path / "stores" / app.workspace.dataset
+        found = sorted(path for path in folder.glob(f"*{_ENDING}") if path.is_dir())
+        if not found:
+            raise MissingInputError(
+                "there are no stores in this workspace yet", where=folder, fix="make some with `vipocc priors depth`"
+            )
+        return found
+    return [_path(app, name) for name in names]
+
+
+def _path(app: App, name: str) -> Path:
+    if name.endswith(_ENDING) or "/" in name:
+        return Path(name)
+    return app.workspace.store(name)
+
+
+def _assumed(paths: Sequence[Path], names: Sequence[str]) -> str:
+    where = ", ".join(sorted({str(path.absolute().parent) for path in paths}))
+    return f"{len(paths)} stores in {where}" if not names else f"{', '.join(path.stem for path in paths)} in {where}"
+
+
+def _marks(report: dict[str, Any]) -> str:
+    rejected, interrupted = len(report["rejected"]), len(report["interrupted"])
+    return (f", {rejected} units rejected" if rejected else "") + (
+        f", {interrupted} interrupted" if interrupted else ""
+    )
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and len(str(value)) <= 80
+
+
+_MADE_BY: dict[str, str] = {
+    "frames": "vipocc data prepare", "lidar": "vipocc data prepare", "occupancy": "vipocc data prepare",
+    "depth": "vipocc priors depth", "instances": "vipocc priors sam", "anchors": "vipocc priors anchors",
+}  # fmt: skip
+
+
+def _advice(paths: Sequence[str]) -> str:
+    commands = sorted({_MADE_BY[kind] for p in paths if (kind := Path(p).stem.split("-", 1)[0]) in _MADE_BY})
+    return "the next " + " / ".join(f"`{c}`" for c in commands or ["run"]) + " makes just those rows again"
