@@ -121,3 +121,31 @@ def test_drives_differ_in_layout_palette_and_light(world):
     assert a.look["asphalt"] != b.look["asphalt"]
     assert a.street.half_width != b.street.half_width
     assert len(a.shape) != len(b.shape)
+
+
+def test_the_kitti_360_adapter_reads_it(files):
+    from vipocc.data_manifests import kitti_360
+    from vipocc.geometry.cameras import Mei
+
+    truth = ExactTruth(files.root)
+    tables = kitti_360.index(files.root)
+    assert set(tables) >= {TRAIN}
+    table = tables[TRAIN]
+    assert table.frame_ids[0] == 1
+    assert np.all(np.diff(table.timestamp) > 0)
+    for camera in ("image_00", "image_01"):
+        model = table.cameras[camera].model
+        np.testing.assert_allclose(model.matrix, truth.rig.stereo.matrix, atol=1e-9)
+        assert model.size == truth.rig.stereo.size
+        expected = truth.world_from_camera(TRAIN, 2, camera)
+        np.testing.assert_allclose(table.cameras[camera].world_from_camera[1], expected, atol=1e-9)
+    for camera in ("image_02", "image_03"):
+        model, expected_model = table.cameras[camera].model, truth.rig.fisheyes[camera]
+        assert isinstance(model, Mei)
+        rays = np.random.default_rng(0).normal((0, 0, 3), size=(50, 3))
+        np.testing.assert_allclose(model.project(rays), expected_model.project(rays), atol=1e-6)
+        expected = truth.world_from_camera(TRAIN, 2, camera)
+        np.testing.assert_allclose(table.cameras[camera].world_from_camera[1], expected, atol=1e-9)
+    lidar = truth.scene(TRAIN).world_from_imu[0] @ truth.rig.imu_from_lidar
+    np.testing.assert_allclose(table.world_from_lidar[0], lidar, atol=1e-9)
+    assert all(np.all(table.cameras[c].file_size > 0) for c in table.cameras)

@@ -1,5 +1,6 @@
 """Generating: the same bytes whatever happens on the way."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -45,7 +46,7 @@ def test_a_second_run_does_nothing(tmp_path, monkeypatch):
     assert not is_complete(tmp_path, small_config(**TINY, seed=2))
 
 
-@pytest.mark.parametrize("files_before_kill", [2, 25])
+@pytest.mark.parametrize("files_before_kill", [pytest.param(2, marks=pytest.mark.slow), 25])
 def test_a_killed_run_is_finished_by_the_next(tiny, tmp_path, files_before_kill):
     program = (
         "import sys; from pathlib import Path\n"
@@ -92,6 +93,16 @@ def test_another_worlds_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match="another configuration"):
         generate(tmp_path, small_config(**TINY, seed=5))
     assert tree_digest(tmp_path) == before
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(DataError, match=r"No space left on device.*world\.json.*make room"):
+        generate(tmp_path / "root", small_config(**TINY))
+    assert not list((tmp_path / "root").iterdir())
 
 
 def test_a_damaged_record_is_one_sentence(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import zlib
@@ -19,6 +20,7 @@ from vipocc.data_manifests.synthetic.mesh import World
 from vipocc.data_manifests.synthetic.randomness import generator
 from vipocc.data_manifests.synthetic.rig import FISHEYES, STEREO, Rig, rig
 from vipocc.data_manifests.synthetic.scene import Scene
+from vipocc.errors import DataError
 from vipocc.geometry.shapes import Float64
 
 #: Mantissa bits that exact depth keeps: relative error below 2^-17, 0.2 mm at 25 m.
@@ -26,16 +28,18 @@ _MANTISSA_DROPPED = 7
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file whole or not at all; raises DataError where the disk is full or may not be written."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as file:
             file.write(content)
         aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        what = f"cannot write the synthetic world ({error.strerror})"
+        raise DataError(what, where=path, fix="make room or choose another root, then start again") from error
 
 
 def write_calibration(root: Path, config: WorldConfig) -> None:
