@@ -156,11 +156,10 @@ def test_root_inside_the_workspace_moves_with_it(manifest: Manifest, tmp_path: P
 def test_failed_save_leaves_the_old_file(manifest: Manifest, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = saved.read_bytes()
 
-    def full(_table: pa.Table, path: Path, **_more: object) -> None:
-        Path(path).write_bytes(b"half")
+    def full(_writer: pq.ParquetWriter, _table: pa.Table) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(pq, "write_table", full)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(OSError, match="no space"):
         manifest.save(saved)
     assert saved.read_bytes() == before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -222,17 +222,14 @@ class Manifest:
             "digest": self.digest,
             "left_out": self.left_out,
         }
-        tables = [
-            to_arrow(self.dataset, sequence, camera, table)
-            for sequence, table in self._tables.items()
-            for camera in sorted(table.cameras)
-        ]
-        whole = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-        whole = whole.replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
+        schema = SCHEMA.with_metadata({_METADATA: json.dumps(metadata).encode()})
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f"{path.name}.partial-{os.getpid()}")
         try:
-            pq.write_table(whole, aside, compression="zstd")
+            with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+                for sequence, table in self._tables.items():
+                    for camera in sorted(table.cameras):
+                        writer.write_table(to_arrow(self.dataset, sequence, camera, table))
             with aside.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(aside, path)
@@ -258,13 +255,12 @@ class Manifest:
                 f"the manifest is of dataset '{metadata['dataset']}', not '{dataset}'", where=path, fix=_REINDEX
             )
         try:
-            whole = pq.read_table(path, memory_map=False)
-            outside = outside_path(whole)
-            tables = dict(from_arrow(whole))
-        except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            with pq.ParquetFile(path) as file:
+                tables = from_arrow(_inside(file, path))
+        except DataError:
+            raise
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"the manifest is damaged ({_first_line(error)})", where=path, fix=_REINDEX) from None
-        if outside is not None:
-            raise DataError(f"'{outside}' in the manifest leaves the root", where=path, fix=_REINDEX)
         stored = Path(os.path.normpath(path.parent.parent / metadata["root"]))
         return cls(
             metadata["dataset"],
@@ -291,6 +287,15 @@ def read_metadata(path: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         raise DataError(f"manifest format {version} is not known", where=path, fix=_REINDEX)
     return wanted
+
+
+def _inside(file: pq.ParquetFile, path: Path) -> Iterator[pa.Table]:
+    for group in range(file.num_row_groups):
+        piece = file.read_row_group(group)
+        outside = outside_path(piece)
+        if outside is not None:
+            raise DataError(f"'{outside}' in the manifest leaves the root", where=path, fix=_REINDEX)
+        yield piece
 
 
 def _bits(split: str, roles: Iterable[str]) -> int:

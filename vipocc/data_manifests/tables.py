@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -145,35 +145,41 @@ def outside_path(whole: pa.Table) -> str | None:
     return None
 
 
-def from_arrow(whole: pa.Table) -> Iterable[tuple[str, SequenceTable]]:
-    """Yield (sequence, columns) of a table; raises `ValueError` for one that `to_arrow` did not make."""
-    missing = set(SCHEMA.names) - set(whole.schema.names)
-    if missing:
-        raise ValueError(f"no column {sorted(missing)[0]}")
-    whole = whole.combine_chunks()
-    names = whole["sequence"].to_numpy(zero_copy_only=False)
-    cameras = whole["camera"].to_numpy(zero_copy_only=False)
-    changes = np.flatnonzero((names[1:] != names[:-1]) | (cameras[1:] != cameras[:-1])) + 1
-    edges = [0, *changes.tolist(), len(whole)] if len(whole) else []
-    grouped: dict[str, list[tuple[str, pa.Table]]] = {}
-    for start, stop in pairwise(edges):
-        grouped.setdefault(names[start], []).append((cameras[start], whole.slice(start, stop - start)))
-    for sequence, parts in grouped.items():
-        first = parts[0][1]
-        ids = first["frame_id"].to_numpy()
-        for camera, part in parts:
-            if not np.array_equal(part["frame_id"].to_numpy(), ids) or np.any(np.diff(ids) <= 0):
+def from_arrow(pieces: Iterable[pa.Table]) -> dict[str, SequenceTable]:
+    """Return the sequences of a table that comes in pieces, each of whole cameras, so that one is in memory at a time.
+
+    Raises:
+        ValueError: the table is not one that `to_arrow` made.
+    """
+    tables: dict[str, SequenceTable] = {}
+    for piece in pieces:
+        missing = set(SCHEMA.names) - set(piece.schema.names)
+        if missing:
+            raise ValueError(f"no column {sorted(missing)[0]}")
+        for sequence, camera, part in _cameras(piece):
+            ids = part["frame_id"].to_numpy()
+            table = tables.get(sequence)
+            if table is None:
+                table = tables[sequence] = SequenceTable(
+                    frame_ids=ids.copy(),
+                    timestamp=part["timestamp"].to_numpy().copy(),
+                    world_from_lidar=_stack(part, "world_from_lidar"),
+                    lidar_paths=_own(part["lidar_path"]),
+                    cameras={},
+                )
+            if camera in table.cameras or not np.array_equal(ids, table.frame_ids) or np.any(np.diff(ids) <= 0):
                 raise ValueError(f"the frames of {sequence}/{camera} are not in order")
-        yield (
-            sequence,
-            SequenceTable(
-                frame_ids=ids.copy(),
-                timestamp=first["timestamp"].to_numpy().copy(),
-                world_from_lidar=_stack(first, "world_from_lidar"),
-                lidar_paths=_own(first["lidar_path"]),
-                cameras={camera: _camera_table(part) for camera, part in parts},
-            ),
-        )
+            tables[sequence] = replace(table, cameras={**table.cameras, camera: _camera_table(part)})
+    return tables
+
+
+def _cameras(piece: pa.Table) -> Iterable[tuple[str, str, pa.Table]]:
+    names = piece["sequence"].to_numpy(zero_copy_only=False)
+    cameras = piece["camera"].to_numpy(zero_copy_only=False)
+    changes = np.flatnonzero((names[1:] != names[:-1]) | (cameras[1:] != cameras[:-1])) + 1
+    edges = [0, *changes.tolist(), len(piece)] if len(piece) else []
+    for start, stop in pairwise(edges):
+        yield str(names[start]), str(cameras[start]), piece.slice(start, stop - start)
 
 
 def _camera_table(part: pa.Table) -> CameraTable:
