@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from stores_helpers import spec
+
 from vipocc.stores import Store
 
 

@@ -77,7 +77,7 @@ def test_altered_shards_are_an_error_to_the_reader_not_wrong_data(
     run(store, requests(range(180)), Computer(tmp_path / "log"))
     damage(store, how)
     reader = StoreReader(store.path)
-    with pytest.raises(StoreError, match="missing, truncated or altered.*vipocc stores verify depth"):
+    with pytest.raises(StoreError, match=r"missing, truncated or altered.*vipocc stores verify depth"):
         reader.read_many(GROUP, range(64, 128), "depth")
     np.testing.assert_array_equal(reader.read_many(GROUP, range(64), "depth"), batch(range(64))["depth"])
 
