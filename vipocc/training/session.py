@@ -70,23 +70,22 @@ def start_training(
         )
     manifest = Manifest.load(workspace.manifest, dataset=workspace.dataset, root=workspace.root)
     table = sample_table(manifest, "train", config.data)
-    paths = training_inputs(workspace, manifest, table, config, auto=auto)
-    samples = TrainingSamples(table, paths, training, config.data.image_size, config.seed)
-
-    if folder is None:
-        folder = new_run(workspace.runs, config.preset, name)
+    what = "training"
+    if folder is not None and checkpoint is not None:
+        over = f" with {', '.join(overrides)} on top" if overrides else ""
+        what = f"going on with run {folder.name} from {checkpoint.name} by its own configuration{over}"
     steps = -(-total_samples(training, len(table)) // training.batch_size)
     say(
-        f"{'training' if checkpoint is None else 'going on with'} {folder}: preset '{config.preset}', profile "
-        f"{config.profile}, {workspace.dataset} train split with {len(table):,} samples of {table.group.shape[1]} views"
-        f"{left_out(manifest)}, {steps:,} steps of {training.batch_size} on {chosen} "
-        f"({_precision(training.dtype, chosen)} networks)"
+        f"{what}: preset '{config.preset}', profile {config.profile}, {workspace.dataset} train split with "
+        f"{len(table):,} samples of {table.group.shape[1]} views{left_out(manifest)}, {steps:,} steps of "
+        f"{training.batch_size} on {chosen} ({_precision(training.dtype, chosen)} networks)"
     )
-    if checkpoint is not None:
-        over = f", with {', '.join(overrides)} on top" if overrides else ""
-        say(f"resumed from {checkpoint.name} with the configuration it was trained with{over}")
+    paths = training_inputs(workspace, manifest, table, config, auto=auto)
+    samples = TrainingSamples(table, paths, training, config.data.image_size, config.seed)
     validation = Validation.open(workspace, manifest, config)
-    say(validation.describe())
+    if folder is None:
+        folder = new_run(workspace.runs, config.preset, name)
+    say(f"into {folder}; {validation.describe()}")
     trainer = Trainer(
         config, samples, folder, device=on, validate=validation if validation.measures else None, resume=checkpoint
     )
