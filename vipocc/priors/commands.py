@@ -239,7 +239,7 @@ def _run(app: App, job: Job, devices: tuple[str, ...], options: dict[str, Any]) 
         return
     workers = options["jobs"] or 1
     cheap = job.source == "simulated" or job.spec.kind == "anchors"
-    text = f"{kind}: {missing:,} of {job.rows:,} rows in {units:,} units, {size(missing * job.bytes_per_row)}"
+    text = f"{kind}: {missing:,} of {job.rows:,} rows in {_count(units, 'unit')}, {size(missing * job.bytes_per_row)}"
     if cheap or options["dry_run"]:
         from vipocc.data_manifests.stage import cores
 
@@ -247,12 +247,16 @@ def _run(app: App, job: Job, devices: tuple[str, ...], options: dict[str, Any]) 
         if cheap and options["jobs"] is None and seconds > SPREAD_FROM:
             workers = cores()
         seconds /= len(devices) * min(workers, units)
-        text += f", about {duration(max(seconds, 1))} on {len(devices) * min(workers, units)} process(es)"
+        text += f", about {duration(max(seconds, 1))} in {_count(len(devices) * min(workers, units), 'process', 'es')}"
     app.say(f"{text}; {job.model}")
     if options["dry_run"]:
         return
     done = job.run(_executor(devices, workers, options), overwrite=options["overwrite"])
     app.say(f"{kind}: {done.rows:,} rows in {duration(done.seconds)}, {job.rows:,} in {job.path.name}")
+
+
+def _count(number: int, noun: str, ending: str = "s") -> str:
+    return f"{number:,} {noun}{'' if number == 1 else ending}"
 
 
 def _executor(devices: tuple[str, ...], workers: int, options: dict[str, Any]) -> Executor:
