@@ -27,7 +27,7 @@ def test_an_unknown_section_is_refused() -> None:
 
 
 def test_a_wrong_value_names_the_key() -> None:
-    with pytest.raises(ConfigError, match="'training.batch_size' cannot be 'many'"):
+    with pytest.raises(ConfigError, match=r"'training.batch_size' cannot be 'many'"):
         config.load("demo", overrides=["training.batch_size=many"])
 
 
@@ -37,7 +37,7 @@ def test_an_override_without_a_value_is_refused() -> None:
 
 
 def test_unknown_preset_and_profile_name_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="use --preset with one of .*demo"):
+    with pytest.raises(ConfigError, match=r"use --preset with one of .*demo"):
         config.load("nonsense")
     with pytest.raises(ConfigError, match="use --profile with one of official, paper"):
         config.load("demo", profile="nonsense")

@@ -25,6 +25,14 @@ class VipoccError(Exception):
         sentence = self.what if self.where is None else f"{self.what}: {self.where}"
         return sentence if self.fix is None else f"{sentence}; {self.fix}"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross process boundaries (workers of stores and of the sample stream), where keyword arguments get lost.
+        return _rebuild, (type(self), self.what, self.where, self.fix)
+
+
+def _rebuild(kind: type[VipoccError], what: str, where: str | None, fix: str | None) -> VipoccError:
+    return kind(what, where=where, fix=fix)
+
 
 class UsageError(VipoccError, ValueError):
     """The command or function was called with arguments that cannot work together."""

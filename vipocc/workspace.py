@@ -87,7 +87,7 @@ class Workspace:
 
     @classmethod
     def find(cls, explicit: str | Path | None = None) -> Workspace:
-        """Open the workspace at `explicit`, else `$VIPOCC_WORKSPACE`, else the nearest parent that has `vipocc.yaml`."""
+        """Open the workspace at `explicit`, else `$VIPOCC_WORKSPACE`, else the nearest parent with the file."""
         chosen = explicit or os.environ.get(ENVIRONMENT)
         if chosen:
             return cls.open(Path(chosen))

@@ -40,6 +40,7 @@ def _work_options(command: F) -> F:
             "--split", type=click.Choice(["train", "val", "test", "all"]), default="all", show_default=True,
             help="Frames that this split's samples touch, their neighbours t+1 included.",
         ),
+        click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images, for a trial."),
         click.option("--store", "name", metavar="NAME", help="Write a second store of this kind, <kind>-NAME.zarr."),
         click.option("--shard", metavar="I/N", help="Do only part I of N (from 0), for array jobs."),
         click.option("--scheduler", metavar="tcp://…", help="Run on a dask.distributed cluster, a worker per device."),
@@ -188,7 +189,7 @@ def _rows(app: App, cameras: Literal["perspective", "all"], options: dict[str, A
         manifest = stage.ensure_prepared(
             app.workspace, app.config, split, ("frames",), cameras, auto=not options["no_auto"], jobs=options["jobs"]
         )
-        return wanted_rows(manifest, split, cameras)
+        return wanted_rows(manifest, split, cameras, options["limit"])
     if app.workspace.dataset == "synthetic":
         from vipocc.data_manifests.synthetic.generate import estimate, is_complete
 
@@ -201,7 +202,7 @@ def _rows(app: App, cameras: Literal["perspective", "all"], options: dict[str, A
             )
             return None
     manifest = stage.index(app.workspace, app.config).manifest
-    rows = wanted_rows(manifest, split, cameras)
+    rows = wanted_rows(manifest, split, cameras, options["limit"])
     for work in stage.plan_jobs(app.workspace, app.config.data, manifest, split, ("frames",), cameras):
         missing = work.plan().missing
         if missing:

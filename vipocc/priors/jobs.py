@@ -52,8 +52,15 @@ def resolve_source(config: PriorsConfig, dataset: str) -> Source:
     return config.source
 
 
-def wanted_rows(manifest: Manifest, split: str, cameras: Literal["perspective", "all"] = "perspective") -> Rows:
+def wanted_rows(
+    manifest: Manifest,
+    split: str,
+    cameras: Literal["perspective", "all"] = "perspective",
+    limit: int | None = None,
+) -> Rows:
     """Return the rows that the samples of a split touch (keys, their t+1, the other camera) and whose image exists.
+
+    With `limit`, only so many in all, the first ones in the manifest's order.
 
     Raises:
         MissingInputError: no image of the split exists.
@@ -62,7 +69,8 @@ def wanted_rows(manifest: Manifest, split: str, cameras: Literal["perspective", 
     for (sequence, camera), rows in manifest.needed(split, cameras).items():
         there = rows[manifest.has_image(sequence, camera)[rows]]
         if len(there):
-            found[sequence, camera] = there
+            found[sequence, camera] = there if limit is None else there[: limit - sum(map(len, found.values()))]
+    found = {group: rows for group, rows in found.items() if len(rows)}
     if not found:
         raise MissingInputError(
             f"no image of split '{split}' exists",
