@@ -81,6 +81,8 @@ def start_training(
         f"{training.batch_size} on {chosen} ({_precision(training.dtype, chosen)} networks)"
     )
     paths = training_inputs(workspace, manifest, table, config, auto=auto)
+    if auto and training.validation_frames:
+        _prepare_validation(workspace, config, manifest)
     samples = TrainingSamples(table, paths, training, config.data.image_size, config.seed)
     validation = Validation.open(workspace, manifest, config)
     if folder is None:
@@ -90,6 +92,15 @@ def start_training(
         config, samples, folder, device=on, validate=validation if validation.measures else None, resume=checkpoint
     )
     return trainer.train()
+
+
+def _prepare_validation(workspace: Workspace, config: Any, manifest: Manifest) -> None:
+    """Prepare images, LiDAR depth and occupancy ground truth of val frames, where the dataset has scans of them."""
+    from vipocc.data_manifests.prepare import occupancy_rows
+    from vipocc.data_manifests.stage import ensure_prepared
+
+    if occupancy_rows(manifest, "val", config.data):
+        ensure_prepared(workspace, config, "val", ("frames", "lidar", "occupancy"), "perspective")
 
 
 def left_out(manifest: Manifest) -> str:
