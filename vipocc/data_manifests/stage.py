@@ -86,6 +86,34 @@ def ensure_prepared(
     manifest = indexed.manifest
     require_samples(manifest, split)
     work = plan_jobs(workspace, config.data, manifest, split, kinds, cameras)
+    _carry_out(workspace, indexed, work, split, auto=auto, workers=workers)
+    return manifest
+
+
+def ensure_validation(workspace: Workspace, config: Any, *, jobs: int | None = None) -> None:
+    """Prepare images, LiDAR depth and occupancy ground truth of the val keys that training validates on.
+
+    They are the `data.val_occupancy` ones with scans; a dataset without any is left as it is. Errors as
+    `ensure_prepared`.
+    """
+    ensure_world(workspace, config)
+    indexed = index(workspace, config)
+    rows = prepare.occupancy_rows(indexed.manifest, "val", config.data)
+    if not rows:
+        return
+    place = (indexed.manifest, workspace.manifest)
+    work = [
+        prepare.plan_frames(*place, workspace.store("frames"), config.data, rows),
+        prepare.plan_lidar(*place, workspace.store("lidar"), config.data, rows),
+        prepare.plan_occupancy(*place, workspace.store("occupancy"), config.data, rows),
+    ]
+    _carry_out(workspace, indexed, work, "val", auto=True, workers=jobs or cores())
+
+
+def _carry_out(
+    workspace: Workspace, indexed: Indexed, work: Sequence[prepare.Job], split: str, *, auto: bool, workers: int
+) -> None:
+    """Do what is missing of the jobs, saying so, once their inputs have been looked at."""
     todo = [(job, job.plan().missing) for job in work]
     todo = [(job, missing) for job, missing in todo if missing]
     if todo and not auto:
@@ -94,16 +122,15 @@ def ensure_prepared(
             f"{what} are not prepared", fix=f"run `vipocc data prepare --split {split}`, or leave --no-auto out"
         )
     for job, _ in todo:
-        prepare.refuse_bad_inputs(manifest, job)
+        prepare.refuse_bad_inputs(indexed.manifest, job)
     if indexed.fresh:
-        manifest.save(workspace.manifest)
+        indexed.manifest.save(workspace.manifest)
     for job, missing in todo:
         took = duration(missing * job.seconds_per_row / workers)
         say(f"preparing {missing:,} rows of {job.kind}: about {took}, {size(missing * job.bytes_per_row)}")
         for note in job.notes:
             say(f"note: {note}")
         job.run(workers)
-    return manifest
 
 
 def plan_jobs(

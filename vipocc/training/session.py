@@ -68,7 +68,7 @@ def start_training(
             fix="run `vipocc priors depth --split train` and then `vipocc priors sam --split train`; each first says "
             "how long it will take",
         )
-    manifest = Manifest.load(workspace.manifest, dataset=workspace.dataset, root=workspace.root)
+    manifest = _manifest(workspace, config)
     table = sample_table(manifest, "train", config.data)
     what = "training"
     if folder is not None and checkpoint is not None:
@@ -81,8 +81,11 @@ def start_training(
         f"{training.batch_size} on {chosen} ({_precision(training.dtype, chosen)} networks)"
     )
     paths = training_inputs(workspace, manifest, table, config, auto=auto)
-    if auto and training.validation_frames:
-        _prepare_validation(workspace, config, manifest)
+    if auto and training.validation_frames and workspace.root.is_dir():
+        # Imported here, since it can generate the synthetic world and so knows of its exact truth.
+        from vipocc.data_manifests.stage import ensure_validation
+
+        ensure_validation(workspace, config)
     samples = TrainingSamples(table, paths, training, config.data.image_size, config.seed)
     validation = Validation.open(workspace, manifest, config)
     if folder is None:
@@ -94,13 +97,13 @@ def start_training(
     return trainer.train()
 
 
-def _prepare_validation(workspace: Workspace, config: Any, manifest: Manifest) -> None:
-    """Prepare images, LiDAR depth and occupancy ground truth of val frames, where the dataset has scans of them."""
-    from vipocc.data_manifests.prepare import occupancy_rows
-    from vipocc.data_manifests.stage import ensure_prepared
+def _manifest(workspace: Workspace, config: Any) -> Manifest:
+    """Return the manifest, indexed anew if need be where the dataset is; a host may have the stores alone."""
+    from vipocc.data_manifests.stage import ensure_indexed
 
-    if occupancy_rows(manifest, "val", config.data):
-        ensure_prepared(workspace, config, "val", ("frames", "lidar", "occupancy"), "perspective")
+    if workspace.root.is_dir():
+        return ensure_indexed(workspace, config, auto=False)
+    return Manifest.load(workspace.manifest, dataset=workspace.dataset, root=workspace.root)
 
 
 def left_out(manifest: Manifest) -> str:
