@@ -26,7 +26,7 @@ class VipoccError(Exception):
         return sentence if self.fix is None else f"{sentence}; {self.fix}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Errors cross process boundaries (workers of stores and of the sample stream), where keyword arguments get lost.
+        # Errors cross process boundaries (workers of stores and sample streams), where keyword arguments get lost.
         return _rebuild, (type(self), self.what, self.where, self.fix)
 
 

@@ -65,12 +65,14 @@ def wanted_rows(
     Raises:
         MissingInputError: no image of the split exists.
     """
-    found = {}
+    found: dict[tuple[str, str], NDArray[np.int64]] = {}
+    left = limit
     for (sequence, camera), rows in manifest.needed(split, cameras).items():
-        there = rows[manifest.has_image(sequence, camera)[rows]]
+        there = rows[manifest.has_image(sequence, camera)[rows]][:left]
+        if left is not None:
+            left -= len(there)
         if len(there):
-            found[sequence, camera] = there if limit is None else there[: limit - sum(map(len, found.values()))]
-    found = {group: rows for group, rows in found.items() if len(rows)}
+            found[sequence, camera] = there
     if not found:
         raise MissingInputError(
             f"no image of split '{split}' exists",
