@@ -63,7 +63,8 @@ def test_what_verification_rejects_is_made_again_and_nothing_else(
     assert not verify(store.path).sound, "a rejected unit stays wrong until it is made again"
     log.unlink()
     run(store, requests(range(180)), Computer(log))
-    assert computed(log) == list(range(64, 128))
+    # The flipped bit is in one chunk; a cut takes the index of all chunks with it.
+    assert computed(log) == ([64] if how == "flipped" else list(range(64, 128)))
     assert shards(store) == whole
     assert verify(store.path).sound
     assert not list(tmp_path.rglob("*.rejected"))

@@ -3,8 +3,9 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,9 @@ from vipocc.stores import (
     row_refs,
     run,
     select,
+    verify,
 )
+from vipocc.stores.commit import commit
 from vipocc.stores.layout import decode_shard, encode_shard, shard_path
 
 NewStore = Callable[..., Store]
@@ -83,7 +86,7 @@ def test_a_second_run_does_nothing_and_is_quick(tmp_path: Path) -> None:
     wanted = requests_for(GROUP, range(n), {"model": "tiny"}, inputs)
     for request in wanted:
         counts = {"count": np.asarray(request.rows, np.uint16)}
-        store.commit(request, request.rows, counts, request.inputs, None)
+        commit(store, request, request.rows, counts, request.inputs, None)
     store.adopt(GROUP, {"model": "tiny"})
     tree = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
 
@@ -289,13 +292,15 @@ def test_a_full_or_read_only_disk_is_one_clear_error(
     said = "disk is full.*free some space" if code == errno.ENOSPC else "cannot be written.*-C"
     with monkeypatch.context() as patch:
         if call == "write":
-            patch.setattr("vipocc.stores.writer.write_durably", fail)
+            patch.setattr("vipocc.stores.commit.write_durably", fail)
         else:
             patch.setattr(os, call, fail)
         with pytest.raises(StoreError, match=said):
             run(store, requests([1, 2, 3]), Computer(log))
     assert shards(store) == before
     check_values(store, [1, 2])
+    if call == "write":
+        assert not list(store.ledger.path.rglob("*.partial")), "a full disk gets its space back"
     run(store, requests([1, 2, 3]), Computer(log))
     check_values(store, [1, 2, 3])
 
@@ -413,7 +418,7 @@ def test_a_shard_that_vanished_or_was_cut_is_planned_anew(new_store: NewStore, t
     check_values(store, range(100))
 
 
-def test_rows_are_not_taken_from_an_altered_shard(new_store: NewStore, tmp_path: Path) -> None:
+def test_only_sound_rows_are_taken_from_an_altered_shard(new_store: NewStore, tmp_path: Path) -> None:
     store, log = new_store(), tmp_path / "log"
     run(store, requests([1, 2]), Computer(log))
     path = shard_path(store.path, Unit(GROUP, 0), store.spec.array("count"))
@@ -421,5 +426,112 @@ def test_rows_are_not_taken_from_an_altered_shard(new_store: NewStore, tmp_path:
     content[3] ^= 4
     path.write_bytes(content)
     run(store, requests([1, 2, 3]), Computer(log))
-    assert computed(log) == [1, 2, 1, 2, 3]
+    assert computed(log) == [1, 2, 1, 3]
     check_values(store, [1, 2, 3])
+
+
+def test_rows_not_asked_for_survive_damage_elsewhere_in_their_shard(new_store: NewStore, tmp_path: Path) -> None:
+    store, log = new_store(), tmp_path / "log"
+    run(store, requests(range(10)), Computer(log))
+    before = {row: StoreReader(store.path).row_digest(GROUP, row) for row in range(10)}
+    path = shard_path(store.path, Unit(GROUP, 0), store.spec.array("image"))
+    content = bytearray(path.read_bytes())
+    content[30] ^= 4  # in the chunk of row 0
+    path.write_bytes(content)
+    run(store, requests([20]), Computer(log))
+    assert computed(log) == [*range(10), 20]
+    assert list(np.flatnonzero(StoreReader(store.path).rows(GROUP))) == [*range(1, 10), 20]
+    check_values(store, [*range(1, 10), 20])
+    assert all(StoreReader(store.path).row_digest(GROUP, row) == before[row] for row in range(1, 10))
+
+
+@pytest.mark.parametrize("rows", [[99, 100], [100], [200], [-1]])
+def test_rows_beyond_the_group_are_refused(new_store: NewStore, tmp_path: Path, rows: list[int]) -> None:
+    store, log = new_store(), tmp_path / "log"
+    wanted = requests(rows)
+    with pytest.raises(UsageError, match=f"has 100 rows and no row {rows[-1]}"):
+        run(store, wanted, Computer(log))
+    assert computed(log) == []
+    first = Unit(GROUP, 1)
+    with pytest.raises(UsageError, match="no row 100"):
+        commit(store, Request(first, (99, 100), {"model": "tiny"}, {}), (99, 100), batch([99, 100]), {}, None)
+    assert not StoreReader(store.path).rows(GROUP).any()
+
+
+def test_a_store_removed_without_its_ledger_is_begun_anew(new_store: NewStore, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    run(new_store(), requests([1, 2]), Computer(log))
+    shutil.rmtree(tmp_path / "depth.zarr")
+    store = new_store()
+    assert not StoreReader(store.path).rows(GROUP).any()
+    run(store, requests([2, 3]), Computer(log))
+    assert computed(log) == [1, 2, 2, 3]
+    assert verify(store.path).sound
+    check_values(store, [2, 3])
+
+
+def test_a_store_without_its_ledger_is_refused_not_written_over(new_store: NewStore, tmp_path: Path) -> None:
+    store = new_store()
+    run(store, requests([1, 2]), Computer(tmp_path / "log"))
+    whole = shards(store)
+    store.ledger.path.rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match=r"ledger is not beside it.*put the ledger back"):
+        StoreReader(store.path).rows(GROUP)
+    with pytest.raises(StoreError, match=r"ledger is not beside it.*put the ledger back"):
+        new_store()
+    assert shards(store) == whole
+    shutil.rmtree(store.ledger.path)
+    (tmp_path / "elsewhere").rename(store.ledger.path)
+    new_store()
+    check_values(store, [1, 2])
+
+
+@pytest.mark.parametrize("damage", ["group removed", "array metadata removed", "array metadata cut", "frame ids"])
+def test_metadata_of_a_group_is_mended_and_its_shards_are_kept(
+    new_store: NewStore, tmp_path: Path, damage: str
+) -> None:
+    store, log = new_store(), tmp_path / "log"
+    run(store, requests([1, 2, 70]), Computer(log))
+    whole = shards(store)
+    folder = store.path / GROUP
+    said = {"group removed": "has no metadata", "array metadata removed": "has no metadata"}.get(damage, "has other")
+    if damage == "group removed":
+        shutil.rmtree(folder)
+    elif damage == "array metadata removed":
+        (folder / "depth" / "zarr.json").unlink()
+    elif damage == "array metadata cut":
+        (folder / "depth" / "zarr.json").write_text("{")
+    else:
+        said = "'frame_id'"
+        other = zarr.open_array(str(folder / "frame_id"), mode="a")
+        other[3] = 77
+        with pytest.raises(StoreError, match="frame ids of 'drive/image_00' were altered"):
+            StoreReader(store.path).frame_ids(GROUP)
+    findings = verify(store.path).findings
+    assert any(finding.unit == GROUP and said in finding.reason for finding in findings)
+    store = new_store()
+    if damage != "group removed":
+        assert shards(store) == whole
+    run(store, requests([1, 2, 70]), Computer(log))
+    assert computed(log) == ([1, 2, 70] * 2 if damage == "group removed" else [1, 2, 70])
+    assert shards(store) == whole
+    assert verify(store.path).sound
+    check_values(store, [1, 2, 70])
+    np.testing.assert_array_equal(StoreReader(store.path).frame_ids(GROUP), np.arange(100) * 3)
+
+
+def test_an_upstream_row_that_changes_meanwhile_is_not_recorded(new_store: NewStore, tmp_path: Path) -> None:
+    """Rows made from a row that was replaced during the work are not committed under its former digest."""
+    upstream, store, log = new_store("frames"), new_store(), tmp_path / "log"
+    run(upstream, requests([1, 2]), Computer(tmp_path / "upstream"))
+    refs = row_refs(StoreReader(upstream.path), GROUP, [1, 2])
+    wanted = requests_for(GROUP, [1, 2], {"model": "tiny"}, {row: [ref] for row, ref in refs.items()})
+
+    class Meanwhile(Computer):
+        def compute(self, unit: Unit, rows: Sequence[int]) -> dict[str, np.ndarray]:
+            run(upstream, requests([2], revision="2"), Computer(tmp_path / "upstream", salt=1), overwrite=True)
+            return super().compute(unit, rows)
+
+    with pytest.raises(DataError, match=r"row 1 of 'drive/image_00' changed while.*frames\.zarr; run again"):
+        run(store, wanted, Meanwhile(log))
+    assert plan(store, wanted).done == 0

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vipocc.stores.dask_executor import DaskExecutor
     from vipocc.stores.executors import Executor, LocalExecutor
     from vipocc.stores.reader import StoreReader, row_refs
+    from vipocc.stores.repairing import repair
     from vipocc.stores.runner import Summary, run
     from vipocc.stores.spec import (
         SHARD,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
         requests_for,
         select,
     )
-    from vipocc.stores.verification import repair, status, verify
+    from vipocc.stores.verification import status, verify
     from vipocc.stores.work import Plan, plan
     from vipocc.stores.writer import Store
 
@@ -41,7 +42,8 @@ _WHERE = {
     "executors": ("Executor", "LocalExecutor"),
     "dask_executor": ("DaskExecutor",),
     "reader": ("StoreReader", "row_refs"),
-    "verification": ("repair", "status", "verify"),
+    "repairing": ("repair",),
+    "verification": ("status", "verify"),
 }  # fmt: skip
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 

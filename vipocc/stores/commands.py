@@ -106,7 +106,7 @@ def repair_command(app: App, names: tuple[str, ...], as_json: bool) -> int:
 
     Exit code 2 when rows were lost: the command that made them makes them again.
     """
-    from vipocc.stores.verification import repair
+    from vipocc.stores.repairing import repair
 
     paths = _paths(app, names)
     if not as_json:

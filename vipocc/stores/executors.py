@@ -22,6 +22,22 @@ DEATHS = 3
 
 Advance: TypeAlias = Callable[[int], None]
 
+_WORKER = "vipocc-stores-worker"
+#: Exit code of a worker process that was about to start workers itself.
+_UNGUARDED = 97
+_GUARD = 'put the call under `if __name__ == "__main__":`'
+
+
+def leave_if_imported_by_a_worker() -> None:
+    """End this process if it is a worker that is still importing the script which started it.
+
+    A spawned process imports the caller's script first. A script that calls `run` without a guard would start workers
+    from its workers; the parent learns of it by the exit code and says it once.
+    """
+    process = multiprocessing.current_process()
+    if process.name == _WORKER and getattr(process, "_inheriting", False):
+        raise SystemExit(_UNGUARDED)
+
 
 class Pool(Protocol):
     """The workers of one run."""
@@ -113,6 +129,7 @@ class _Worker:
     process: BaseProcess | None = None
     pipe: Connection | None = None
     request: Request | None = None
+    answered: bool = False
 
 
 @dataclass
@@ -138,12 +155,18 @@ class _Processes:
         worker = idle[0]
         worker.request = request
         if worker.process is None:
-            worker.pipe, theirs = self._context.Pipe()
-            worker.process = self._context.Process(
-                target=_serve, args=(theirs, self.store, self.computer, worker.device), daemon=True
-            )
-            worker.process.start()
-            theirs.close()
+            ours, theirs = self._context.Pipe()
+            with theirs:
+                process = self._context.Process(
+                    target=_serve, args=(theirs, self.store, self.computer, worker.device), name=_WORKER, daemon=True
+                )
+                try:
+                    process.start()
+                except BaseException:
+                    ours.close()
+                    worker.request = None
+                    raise
+            worker.pipe, worker.process, worker.answered = ours, process, False
         assert worker.pipe is not None
         with suppress(BrokenPipeError, ConnectionResetError):  # it died idle: `wait` sees the end of its pipe
             worker.pipe.send(request)
@@ -160,6 +183,7 @@ class _Processes:
             except (EOFError, ConnectionResetError):
                 yield self._died(worker)
                 continue
+            worker.answered = True
             if isinstance(message, int):
                 self.advance(message)
                 continue
@@ -174,7 +198,15 @@ class _Processes:
         assert worker.request is not None
         assert worker.pipe is not None
         worker.process.join()
-        outcome = worker_died(worker.request, _how(worker.process.exitcode))
+        code = worker.process.exitcode
+        if code == _UNGUARDED and not worker.answered:
+            what = "the calling script starts worker processes, and they import it and would start their own"
+            outcome = Outcome(worker.request, "failed", error=UsageError(what, fix=_GUARD), fatal=True)
+        elif code is not None and code > 0 and not worker.answered:
+            fix = f"its own error stands above; in a script, {_GUARD}"
+            outcome = worker_died(worker.request, f"while starting, exit code {code}", fix)
+        else:
+            outcome = worker_died(worker.request, _how(code))
         worker.pipe.close()
         worker.process = worker.pipe = worker.request = None
         self.deaths += 1

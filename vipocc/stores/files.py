@@ -60,6 +60,15 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def sync_file(path: Path) -> None:
+    """Fsync a file that another library wrote."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def sync_folder(path: Path) -> None:
     """Fsync a folder, so that names made in it survive a loss of power."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -97,8 +106,12 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
 
     The kernel drops the lock with the process, so a killed writer blocks nobody. The file is removed afterwards;
     whoever then still waits on the removed file finds that out and tries again on the new one.
+
+    Raises:
+        StoreError: the lock file cannot be made.
     """
-    handle = _acquire(path, wait)
+    with storage_errors(path.parent):
+        handle = _acquire(path, wait)
     if handle is None:
         yield False
         return

@@ -8,7 +8,7 @@ Every chunk ends in a CRC-32C: a reader that knows nothing of the ledger still c
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, MemoryStore
 
 from vipocc.errors import MissingInputError, StoreError
+from vipocc.stores.files import digest_bytes, sync_file, sync_folder
 from vipocc.stores.spec import FORMAT_VERSION, FRAME_ID, ROW_DIMENSION, SHARD, ArraySpec, Json, StoreSpec, Unit
 
-_ATTRIBUTE = "vipocc"
+_ATTRIBUTE, _METADATA = "vipocc", "zarr.json"
 
 
 def compressors(spec: ArraySpec) -> list[Any]:
@@ -59,7 +60,7 @@ def read_root(path: Path, fix: str | None = None) -> StoreSpec:
         MissingInputError: there is nothing at `path`.
         StoreError: it is not a store of vipocc, its metadata is damaged, or its format version is not this one.
     """
-    file = path / "zarr.json"
+    file = path / _METADATA
     try:
         values = json.loads(file.read_text(encoding="utf-8"))["attributes"]
         held = values[_ATTRIBUTE]
@@ -83,23 +84,71 @@ def read_root(path: Path, fix: str | None = None) -> StoreSpec:
 _MOVE = "move the store away and run the command that writes it again"
 
 
-def create_group(root: Path, group: str, frame_ids: NDArray[np.int64], spec: StoreSpec) -> None:
-    """Write the metadata of one group's arrays and its `frame_id` array; what is there is written over."""
+def create_group(
+    root: Path, group: str, frame_ids: NDArray[np.int64], spec: StoreSpec, only: Collection[str] | None = None
+) -> None:
+    """Write the metadata of a group and its arrays, and its `frame_id` array, durably; shards stay as they are.
+
+    `only` names the arrays to write; by default all.
+    """
     store = LocalStore(root)
     parts = group.split("/")
-    for depth in range(1, len(parts)):
+    for depth in range(1, len(parts) + 1):
         zarr.open_group(store, path="/".join(parts[:depth]), mode="a", zarr_format=3, use_consolidated=False)
-    zarr.open_group(store, path=group, mode="a", zarr_format=3, use_consolidated=False)
     n = len(frame_ids)
-    ids = zarr.create_array(
-        store, name=f"{group}/{FRAME_ID}", shape=(n,), dtype="int64", chunks=(max(n, 1),), fill_value=-1,
-        dimension_names=(ROW_DIMENSION,), overwrite=True,
-        attributes={"units": "1", "description": "frame id of each row, as in the dataset's file names"},
-    )  # fmt: skip
-    ids[:] = frame_ids
+    if only is None or FRAME_ID in only:
+        ids = zarr.create_array(
+            store, name=f"{group}/{FRAME_ID}", shape=(n,), dtype="int64", chunks=(max(n, 1),), fill_value=-1,
+            dimension_names=(ROW_DIMENSION,), overwrite=True,
+            attributes={"units": "1", "description": "frame id of each row, as in the dataset's file names"},
+        )  # fmt: skip
+        ids[:] = frame_ids
     for array in spec.arrays:
-        attributes: Json = {"units": array.units, "description": array.description, "coordinates": FRAME_ID}
-        _create_array(store, f"{group}/{array.name}", n, array, attributes)
+        if only is None or array.name in only:
+            attributes: Json = {"units": array.units, "description": array.description, "coordinates": FRAME_ID}
+            # Where zarr finds an array it would remove its shards with it.
+            (root / group / array.name / _METADATA).unlink(missing_ok=True)
+            _create_array(store, f"{group}/{array.name}", n, array, attributes, overwrite=False)
+    _sync_group(root, group, spec)
+
+
+def _sync_group(root: Path, group: str, spec: StoreSpec) -> None:
+    folders = [root / group / name for name in (FRAME_ID, *spec.names)]
+    above = [folder for folder in (root / group, *(root / group).parents) if folder.is_relative_to(root)]
+    for folder in (*folders, *above):
+        sync_file(folder / _METADATA)
+    for chunk in (root / group / FRAME_ID / "c").glob("*"):
+        sync_file(chunk)
+        sync_folder(chunk.parent)
+    for folder in (*folders, *above, root.parent):
+        sync_folder(folder)
+
+
+def group_faults(root: Path, group: str, held: Json, spec: StoreSpec) -> dict[str, str]:
+    """Return, by array, what is wrong with a group's metadata and frame ids; `held` is the group's record."""
+    faults = {}
+    for array in spec.arrays:
+        try:
+            there = json.loads((root / group / array.name / _METADATA).read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            faults[array.name] = "has no metadata"
+            continue
+        except ValueError:
+            there = None
+        shape = [held["rows"], *array.shape]
+        if not isinstance(there, dict) or (there.get("shape"), there.get("data_type")) != (shape, array.dtype):
+            faults[array.name] = "has other metadata"
+    try:
+        if digest_bytes(read_frame_ids(root, group).tobytes()) != held["frame_ids_digest"]:
+            faults[FRAME_ID] = "was altered"
+    except StoreError:
+        faults[FRAME_ID] = "cannot be read"
+    return faults
+
+
+def has_shards(root: Path, group: str, spec: StoreSpec) -> bool:
+    """Tell whether a group has any shard file, recorded or not."""
+    return any((root / group / name / "c").exists() for name in spec.names)
 
 
 def read_frame_ids(root: Path, group: str) -> NDArray[np.int64]:
@@ -107,7 +156,7 @@ def read_frame_ids(root: Path, group: str) -> NDArray[np.int64]:
     try:
         ids = zarr.open_array(LocalStore(root, read_only=True), path=f"{group}/{FRAME_ID}", mode="r")
         return np.asarray(ids[:], dtype=np.int64)
-    except (OSError, ValueError, KeyError) as error:
+    except _CODEC_ERRORS as error:
         where = root / group / FRAME_ID
         raise StoreError(f"the frame ids of a group cannot be read ({error})", where=where, fix=_MOVE) from None
 
@@ -158,7 +207,7 @@ def _in_memory(spec: ArraySpec, content: bytes, n: int) -> Any:
     return array
 
 
-def _create_array(store: Any, name: str, n: int, spec: ArraySpec, attributes: Json) -> Any:
+def _create_array(store: Any, name: str, n: int, spec: ArraySpec, attributes: Json, *, overwrite: bool = True) -> Any:
     return zarr.create_array(
         store,
         name=name or None,
@@ -171,7 +220,7 @@ def _create_array(store: Any, name: str, n: int, spec: ArraySpec, attributes: Js
         dimension_names=(ROW_DIMENSION, *spec.dims),
         attributes=attributes,
         config={"write_empty_chunks": True},
-        overwrite=True,
+        overwrite=overwrite,
     )
 
 

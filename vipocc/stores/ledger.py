@@ -15,6 +15,7 @@ A replacement stages all shards, then writes `.next`, then renames the shards in
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from vipocc.stores.spec import FORMAT_VERSION, Json, StoreSpec, Unit, json_diges
 # A record begins with the digest of the bytes after it, so that a flipped bit in a record is noticed too.
 _HEAD = '{"record_digest":"%s",\n'
 _HEAD_SIZE = len(_HEAD % ("0" * 32))
+
+_STORE_LOCK, _GROUP = "store.lock", "group.json"
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,15 @@ class Ledger:
 
     def store_lock(self) -> AbstractContextManager[bool]:
         """Hold the store's metadata (groups, fingerprint) for writing; waits."""
-        return locked(self.path / "store.lock", wait=True)
+        return locked(self.path / _STORE_LOCK, wait=True)
+
+    def clear(self) -> None:
+        """Forget everything; the caller holds the store lock."""
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != _STORE_LOCK:
+                entry.unlink()
 
     def units(self, group: str | None = None, ending: str = "json") -> Iterator[Unit]:
         """Yield the units that have a file of this ending, in order."""
@@ -129,6 +140,27 @@ class Ledger:
             if file.stem.isdigit():
                 found.append(Unit(file.parent.relative_to(self.path).as_posix(), int(file.stem)))
         yield from sorted(found)
+
+    def group_record(self, group: str) -> Json | None:
+        """Return how many rows a group has and the digest of its frame ids, None while the group is not made."""
+        file = self.path / group / _GROUP
+        try:
+            values = json.loads(file.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError:
+            values = None
+        if not isinstance(values, dict) or set(values) != {"rows", "frame_ids_digest"}:
+            raise StoreError("the record of a group is damaged", where=file, fix="move the store away")
+        return values
+
+    def set_group_record(self, group: str, values: Json) -> None:
+        """Say that a group is made."""
+        replace_durably(self.path / group / _GROUP, json.dumps(values).encode())
+
+    def groups(self) -> list[str]:
+        """Return the names of the groups that are made, sorted."""
+        return sorted(file.parent.relative_to(self.path).as_posix() for file in self.path.glob(f"**/{_GROUP}"))
 
     def identity_file(self, group: str) -> Path:
         """Return where the fingerprint that the store (or the group) holds is written down."""
@@ -156,3 +188,12 @@ class Ledger:
         """Tell whether a record belongs to the fingerprint that the store holds now."""
         identity = self.identity(record.unit.group)
         return identity is not None and json_digest(identity) == record.fingerprint_digest
+
+
+def ledger_missing(ledger: Path) -> StoreError:
+    """Return the error about shards without the ledger that says what they hold."""
+    return StoreError(
+        "the store's ledger is not beside it, and nothing else says which rows it holds",
+        where=ledger,
+        fix="put the ledger back, or move the store away and make it again",
+    )

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from vipocc.errors import MissingInputError, StoreError, UsageError
 from vipocc.stores import layout
-from vipocc.stores.ledger import Ledger, Record
+from vipocc.stores.files import digest_bytes
+from vipocc.stores.ledger import Ledger, ledger_missing
 from vipocc.stores.spec import Json, StoreSpec, Unit
 
 # tensorstore's threads do not survive fork and it aborts the process; a clear error comes first.
@@ -62,23 +63,31 @@ class StoreReader:
 
     def groups(self) -> list[str]:
         """Return the names of the groups, sorted."""
-        found = self._ledger.path.glob("**/group.json")
-        return sorted(file.parent.relative_to(self._ledger.path).as_posix() for file in found)
+        return self._ledger.groups()
 
     def has(self, group: str) -> bool:
         """Tell whether the store has this group; it may hold no rows yet."""
-        return (self._ledger.path / group / "group.json").is_file()
+        return self._ledger.group_record(group) is not None
 
     def frame_ids(self, group: str) -> NDArray[np.int64]:
         """Return the frame id of each row, `[N]`."""
         with self._lock:
             ids = self._frame_ids.get(group)
         if ids is None:
-            if not self.has(group):
+            known = self._ledger.group_record(group)
+            if known is None:
+                if not self._ledger.path.is_dir():
+                    raise ledger_missing(self._ledger.path)
                 raise MissingInputError(
                     f"store '{self.path.stem}' has no group '{group}'", where=self.path, fix=self.fix
                 )
             ids = layout.read_frame_ids(self.path, group)
+            if digest_bytes(ids.tobytes()) != known["frame_ids_digest"]:
+                raise StoreError(
+                    f"the frame ids of '{group}' were altered",
+                    where=self.path,
+                    fix="run the command that makes its rows",
+                )
             ids.flags.writeable = False
             with self._lock:
                 self._frame_ids[group] = ids
@@ -221,21 +230,22 @@ def committed_rows(ledger: Ledger, group: str) -> dict[int, str]:
     held: dict[int, str] = {}
     if ledger.identity(group) is None:
         return held
-    pending = set(ledger.units(group, "next"))
     for unit in ledger.units(group):
-        record = ledger.read(unit)
-        if record is None or not ledger.counts(record):
-            continue
-        rows = {row: str(entry["digest"]) for row, entry in record.rows.items()}
-        if unit in pending:
-            after = _pending(ledger, unit)
-            rows = {row: d for row, d in rows.items() if after is None or after.rows.get(row, {}).get("digest") == d}
-        held.update(rows)
+        held.update(unit_rows(ledger, unit))
     return held
 
 
-def _pending(ledger: Ledger, unit: Unit) -> Record | None:
-    return ledger.read(unit, "next")
+def unit_rows(ledger: Ledger, unit: Unit) -> dict[int, str]:
+    """Return what `committed_rows` does, for one unit."""
+    # In this order: the other way round, a replacement that ends in between would leave the old record unfiltered.
+    pending = ledger.read(unit, "next")
+    record = ledger.read(unit)
+    if record is None or not ledger.counts(record):
+        return {}
+    rows = {row: str(entry["digest"]) for row, entry in record.rows.items()}
+    if pending is None:
+        return rows
+    return {row: digest for row, digest in rows.items() if pending.rows.get(row, {}).get("digest") == digest}
 
 
 def row_refs(reader: StoreReader, group: str, rows: Iterable[int]) -> dict[int, Json]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from vipocc.errors import StoreError, VipoccError
 from vipocc.progress import progress, say
-from vipocc.stores.executors import Executor, LocalExecutor
+from vipocc.stores.executors import Executor, LocalExecutor, leave_if_imported_by_a_worker
 from vipocc.stores.spec import Request, UnitComputer
 from vipocc.stores.work import Outcome, Todo, plan
 from vipocc.stores.writer import Store
@@ -67,6 +67,7 @@ def run(
         VipoccError: what the computer raised. A `DataError` in one unit does not keep the others from being done.
         KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM.
     """
+    leave_if_imported_by_a_worker()
     started = time.monotonic()
     wanted = plan(store, requests, overwrite=overwrite)
     if not wanted.todo:
@@ -182,7 +183,7 @@ def _failure(failed: Sequence[Outcome], committed: int) -> Exception:
     """Return the error to raise: the first fatal one, else the first; told apart when several units failed."""
     first = next((outcome for outcome in failed if outcome.fatal), failed[0])
     error = first.error or StoreError(f"unit {first.request.unit.key} failed")
-    if isinstance(error, VipoccError) and len(failed) > 1:
+    if isinstance(error, VipoccError) and len(failed) > 1 and not first.fatal:
         what = f"{len(failed)} units failed ({committed} were committed), the first ({first.request.unit.key}) because "
         return type(error)(what + error.what, where=error.where, fix=error.fix)
     return error

@@ -224,6 +224,12 @@ def same_inputs(asked: list[Json], recorded: list[Json]) -> bool:
     )
 
 
+def plain_json(value: Json) -> Json:
+    """Return a JSON object as it reads after a trip to disk: tuples become lists."""
+    plain: Json = json.loads(json.dumps(value))
+    return plain
+
+
 def json_digest(value: Json) -> str:
     """Return the BLAKE2b-128 digest of a JSON value in canonical form, in hexadecimal."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

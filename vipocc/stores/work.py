@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.errors import DataError, MissingInputError, StoreError
-from vipocc.stores.files import digest_file
-from vipocc.stores.spec import Json, Request, UnitComputer, file_ref
+from vipocc.stores.commit import commit, recover, rescue
+from vipocc.stores.inputs import check_unchanged, with_digest
+from vipocc.stores.spec import Request, UnitComputer
 from vipocc.stores.writer import Store
 
 
@@ -50,9 +50,11 @@ def plan(store: Store, requests: Iterable[Request], *, overwrite: bool = False) 
 
     Raises:
         StoreError: the store holds rows of another fingerprint and `overwrite` is not set.
+        UsageError: a row is not in its group.
     """
     todo, rows, done = [], 0, 0
     for request in requests:
+        store.check_rows(request.unit, request.rows)
         record = store.held(request.unit)
         missing = store.missing(request, record)
         rows += len(request.rows)
@@ -81,7 +83,8 @@ class Outcome:
 
 
 def perform(store: Store, request: Request, computer: UnitComputer, advance: Callable[[int], None]) -> Outcome:
-    """Do one unit under its lock: carry through what a kill interrupted, compute the missing rows, commit.
+    """Do one unit under its lock: carry through what a kill interrupted, save the sound rows of damaged shards, compute
+    what is missing, commit.
 
     Args:
         store: the store.
@@ -93,18 +96,20 @@ def perform(store: Store, request: Request, computer: UnitComputer, advance: Cal
         with store.ledger.lock(request.unit) as mine:
             if not mine:
                 return Outcome(request, "locked")
-            store.recover(request.unit)
+            recover(store, request.unit)
             kept = store.verified(request.unit)
+            if kept is None and rescue(store, request.unit)[0]:
+                kept = store.verified(request.unit)
             missing = store.missing(request, kept)
             if not missing:
                 return Outcome(request, "held")
             store.check_fingerprint(request.unit.group, request.fingerprint)
             started = time.perf_counter()
-            _unchanged(store.root, request, missing)
+            check_unchanged(store, request, missing)
             arrays = _compute(computer, request, missing, advance)
-            _unchanged(store.root, request, missing)
-            inputs = {row: [_with_digest(ref, store.root) for ref in request.inputs[row]] for row in missing}
-            store.commit(request, missing, arrays, inputs, kept, time.perf_counter() - started)
+            check_unchanged(store, request, missing)
+            inputs = {row: [with_digest(ref, store) for ref in request.inputs[row]] for row in missing}
+            commit(store, request, missing, arrays, inputs, kept, time.perf_counter() - started)
             return Outcome(request, "committed", len(missing))
     except (DataError, MissingInputError) as error:
         return Outcome(request, "failed", error=error)
@@ -126,23 +131,10 @@ def _compute(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _unchanged(root: Path, request: Request, rows: Sequence[int]) -> None:
-    for row in rows:
-        for ref in request.inputs[row]:
-            if "path" in ref:
-                now = file_ref(root / ref["path"], root)
-                if any(now[k] != ref[k] for k in ("size", "mtime_ns") if k in ref):
-                    raise DataError(
-                        "an input file changed while it was being worked on", where=root / ref["path"], fix="run again"
-                    )
+_RUN_AGAIN = "its rows were not committed; run the same command again (with fewer workers, if memory ran out)"
 
 
-def _with_digest(ref: Json, root: Path) -> Json:
-    return {**ref, "digest": digest_file(root / ref["path"])} if "path" in ref else ref
-
-
-def worker_died(request: Request, what: str) -> Outcome:
+def worker_died(request: Request, what: str, fix: str = _RUN_AGAIN) -> Outcome:
     """Return the outcome of a unit whose worker process died."""
-    fix = "its rows were not committed; run the same command again (with fewer workers, if memory ran out)"
     error = StoreError(f"a worker process died ({what}) in unit {request.unit.key}", fix=fix)
     return Outcome(request, "failed", error=error)

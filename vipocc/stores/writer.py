@@ -1,11 +1,9 @@
-"""A store that is written: opening it safely, its groups, and the commit of a unit."""
+"""A store that is written: opening it safely, its groups, what it holds and whose rows count."""
 
 from __future__ import annotations
 
 import json
-import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vipocc import __version__
 from vipocc.errors import StoreError, UsageError
 from vipocc.stores import layout
-from vipocc.stores.files import digest_bytes, digest_file, replace_durably, storage_errors, sync_folder, write_durably
-from vipocc.stores.ledger import Ledger, Record
-from vipocc.stores.spec import Json, Request, StoreSpec, Unit, json_digest, row_digest, same_inputs
+from vipocc.stores.files import digest_bytes, digest_file, storage_errors
+from vipocc.stores.ledger import Ledger, Record, ledger_missing
+from vipocc.stores.spec import Json, Request, StoreSpec, Unit, json_digest, plain_json, same_inputs
 
 _OTHER = "write a second store of this kind with --store NAME"
 
@@ -48,6 +45,8 @@ class Store:
                 if not (store.path / "zarr.json").is_file():
                     if store.path.exists() and (not store.path.is_dir() or any(store.path.iterdir())):
                         raise StoreError("there is something else in the place of the store", where=store.path)
+                    # A ledger without its store (somebody deleted the one) vouches for shards that are gone.
+                    store.ledger.clear()
                     layout.create_root(store.path, spec)
         store._check(layout.read_root(store.path))
         return store
@@ -60,22 +59,28 @@ class Store:
     def ensure_group(self, group: str, frame_ids: NDArray[np.int64]) -> None:
         """Make the arrays of a group, one row per frame id, or check that the group is of these very frames.
 
+        Metadata that was lost or altered is written anew; shards are never touched.
+
         Raises:
-            StoreError: the group holds other frames.
+            StoreError: the group holds other frames, or shards that no ledger vouches for.
         """
         Unit(group, 0)
         ids = np.ascontiguousarray(frame_ids, dtype=np.int64)
-        known = self.ledger.path / group / "group.json"
         wanted: Json = {"rows": len(ids), "frame_ids_digest": digest_bytes(ids.tobytes())}
-        if self._group_record(known) == wanted:
+        if self.ledger.group_record(group) == wanted and not layout.group_faults(self.path, group, wanted, self.spec):
             return
         with storage_errors(self.path), self.ledger.store_lock():
-            held = self._group_record(known)
+            held = self.ledger.group_record(group)
             if held is None:
-                # No group record means that no unit can have been committed: what lies there was left by a kill.
+                # Shards are only written once the group has its record.
+                if layout.has_shards(self.path, group, self.spec):
+                    raise ledger_missing(self.ledger.path)
                 layout.create_group(self.path, group, ids, self.spec)
-                replace_durably(known, json.dumps(wanted).encode())
-            elif held != wanted:
+                self.ledger.set_group_record(group, wanted)
+            elif held == wanted:
+                faults = layout.group_faults(self.path, group, wanted, self.spec)
+                layout.create_group(self.path, group, ids, self.spec, only=faults)
+            else:
                 raise StoreError(
                     f"group '{group}' holds {held.get('rows')} rows of other frames than the {len(ids)} asked for",
                     where=self.path,
@@ -84,10 +89,17 @@ class Store:
 
     def n_rows(self, group: str) -> int:
         """Return how many rows a group has; raises `StoreError` if `ensure_group` was never called for it."""
-        held = self._group_record(self.ledger.path / group / "group.json")
+        held = self.ledger.group_record(group)
         if held is None:
             raise StoreError(f"the store has no group '{group}'", where=self.path)
         return int(held["rows"])
+
+    def check_rows(self, unit: Unit, rows: Iterable[int]) -> None:
+        """Raise `UsageError` if one of the rows is not in the group."""
+        n = self.n_rows(unit.group)
+        beyond = [row for row in rows if not 0 <= row < n]
+        if beyond:
+            raise UsageError(f"group '{unit.group}' has {n} rows and no row {beyond[0]}", where=self.path)
 
     def record(self, unit: Unit) -> Json | None:
         """Return the unit's record as JSON (rows, fingerprint, arrays, provenance), None if it holds nothing."""
@@ -131,9 +143,9 @@ class Store:
     def check_fingerprint(self, group: str, fingerprint: Json) -> None:
         """Raise `StoreError` if the store holds rows of another fingerprint: two models never mix in one store."""
         identity = self.ledger.identity(group)
-        if identity is None or identity == _plain(fingerprint):
+        if identity is None or identity == plain_json(fingerprint):
             return
-        what = _differences(identity, _plain(fingerprint))
+        what = _differences(identity, plain_json(fingerprint))
         scope = f"group '{group}' of the store" if self.spec.fingerprint_scope == "group" else "the store"
         raise StoreError(
             f"{scope} was made with {what}", where=self.path, fix=_OTHER + ", or replace its rows with --overwrite"
@@ -148,7 +160,7 @@ class Store:
         Raises:
             StoreError: there are rows of another fingerprint and `overwrite` is not set.
         """
-        wanted = _plain(fingerprint)
+        wanted = plain_json(fingerprint)
         if self.ledger.identity(group) == wanted:
             return
         with storage_errors(self.path), self.ledger.store_lock():
@@ -168,26 +180,6 @@ class Store:
                 if record is not None and self.ledger.counts(record):
                     return True
         return False
-
-    # Writing; the caller holds the unit's lock ------------------------------------------------------------------------
-
-    def recover(self, unit: Unit) -> None:
-        """Carry through a replacement that a kill interrupted, and clear away what it left staged."""
-        try:
-            pending = self.ledger.read(unit, "next")
-        except StoreError:
-            pending = None
-        with storage_errors(self.path):
-            if pending is not None and self._recoverable(pending):
-                self._put_in_place(pending)
-            elif self.ledger.file(unit, "next").exists():
-                # The new state cannot be had whole. The old one stands if none of its shards was replaced yet.
-                if not self._intact(unit):
-                    self.ledger.file(unit, "json").unlink(missing_ok=True)
-                self.ledger.file(unit, "next").unlink()
-            folder = self.ledger.file(unit, "json").parent
-            for litter in folder.glob(f"{unit.shard:05d}.*.partial"):
-                litter.unlink(missing_ok=True)
 
     def verified(self, unit: Unit) -> Record | None:
         """Return the unit's record if every shard has the recorded checksum, else None."""
@@ -211,81 +203,6 @@ class Store:
                 wrong[spec.name] = "is missing" if isinstance(error, FileNotFoundError) else f"is unreadable ({error})"
         return wrong
 
-    def commit(
-        self,
-        request: Request,
-        rows: Sequence[int],
-        arrays: Mapping[str, NDArray[Any]],
-        inputs: Mapping[int, list[Json]],
-        kept: Record | None,
-        seconds: float = 0.0,
-    ) -> Record:
-        """Put the unit's shards and record in place: `rows` from `arrays`, the others from the `kept` record's shards.
-
-        Args:
-            request: what was asked for; its fingerprint becomes the record's.
-            rows: the rows just computed, in the order of `arrays`.
-            arrays: every array of the specification, `[len(rows), *shape]`.
-            inputs: references of what each row was made from, files with their digest.
-            kept: the verified record whose other rows stay, or None.
-            seconds: time the computation took, for the record.
-        """
-        unit, n = request.unit, self.n_rows(request.unit.group)
-        held = unit.rows(n)
-        self._check_arrays(unit, rows, arrays)
-        same = kept is not None and kept.fingerprint_digest == json_digest(request.fingerprint)
-        entries = {r: e for r, e in kept.rows.items() if r not in rows} if kept is not None and same else {}
-        made: dict[str, Json] = {}
-        with storage_errors(self.path):
-            for spec in self.spec.arrays:
-                full = {row - held.start: arrays[spec.name][k] for k, row in enumerate(rows)}
-                if entries:
-                    old = layout.shard_path(self.path, unit, spec).read_bytes()
-                    decoded = layout.decode_shard(spec, old, len(held))
-                    full |= {row - held.start: decoded[row - held.start] for row in entries}
-                content = layout.encode_shard(spec, full, len(held))
-                write_durably(self.ledger.staged(unit, spec.name), content)
-                made[spec.name] = {"digest": digest_bytes(content), "size": len(content)}
-            for position, row in enumerate(rows):
-                digest = row_digest(self.spec, arrays, position)
-                entries[row] = {"digest": digest, "inputs": list(inputs.get(row, []))}
-            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            provenance = {"vipocc": __version__, "written": now, "seconds": round(seconds, 3)}
-            record = Record(unit, entries, _plain(request.fingerprint), made, provenance)
-            self.ledger.write(record, "next")
-            self._put_in_place(record)
-        return record
-
-    def _put_in_place(self, record: Record) -> None:
-        unit = record.unit
-        for spec in self.spec.arrays:
-            staged, final = self.ledger.staged(unit, spec.name), layout.shard_path(self.path, unit, spec)
-            if staged.exists():
-                made = [p for p in (final.parent, *final.parent.parents) if not p.exists()]
-                final.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(staged, final)
-                for folder in (final.parent, *(p.parent for p in made)):
-                    sync_folder(folder)
-        os.replace(self.ledger.file(unit, "next"), self.ledger.file(unit, "json"))
-        self.ledger.file(unit, "rejected").unlink(missing_ok=True)
-        sync_folder(self.ledger.file(unit, "json").parent)
-
-    def _intact(self, unit: Unit) -> bool:
-        try:
-            record = self.ledger.read(unit)
-        except StoreError:
-            return False
-        return record is not None and not self.altered(record)
-
-    def _recoverable(self, record: Record) -> bool:
-        """Tell whether every shard of a pending record is there whole, staged or in place."""
-        for spec in self.spec.arrays:
-            staged = self.ledger.staged(record.unit, spec.name)
-            path = staged if staged.exists() else layout.shard_path(self.path, record.unit, spec)
-            if not path.exists() or digest_file(path) != record.arrays[spec.name]["digest"]:
-                return False
-        return True
-
     # Checks -----------------------------------------------------------------------------------------------------------
 
     def _check(self, held: StoreSpec) -> None:
@@ -305,34 +222,6 @@ class Store:
                 where=self.path,
                 fix=_OTHER,
             )
-
-    def _check_arrays(self, unit: Unit, rows: Sequence[int], arrays: Mapping[str, NDArray[Any]]) -> None:
-        if set(arrays) != set(self.spec.names):
-            raise UsageError(
-                f"unit {unit.key}: arrays {sorted(arrays)} were computed, {sorted(self.spec.names)} belong"
-            )
-        for spec in self.spec.arrays:
-            array = arrays[spec.name]
-            if array.shape != (len(rows), *spec.shape) or array.dtype != np.dtype(spec.dtype):
-                raise UsageError(
-                    f"unit {unit.key}: '{spec.name}' was computed as {array.dtype}{list(array.shape)}, "
-                    f"{spec.dtype}{[len(rows), *spec.shape]} belongs"
-                )
-
-    @staticmethod
-    def _group_record(path: Path) -> Json | None:
-        try:
-            values = json.loads(path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except ValueError:
-            raise StoreError("the record of a group is damaged", where=path, fix="move the store away") from None
-        return values if isinstance(values, dict) else None
-
-
-def _plain(value: Json) -> Json:
-    plain: Json = json.loads(json.dumps(value))
-    return plain
 
 
 def _short(value: Any) -> str:
