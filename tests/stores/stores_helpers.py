@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.errors import DataError
-from vipocc.stores import ArraySpec, Request, Store, StoreSpec, Unit, requests_for
+from vipocc.stores import ArraySpec, Request, Store, StoreReader, StoreSpec, Unit, requests_for
 
 GROUP = "drive/image_00"
 SHAPE = (6, 10)
@@ -119,3 +119,8 @@ def check_values(store: Store, rows: Sequence[int] | range, salt: int = 0) -> No
         np.testing.assert_array_equal(reader.read_many(GROUP, list(rows), name), array)
         held = np.asarray(plain[f"{GROUP}/{name}"][:])
         np.testing.assert_array_equal(held[list(rows)], array)
+
+
+def read_in_worker(reader: StoreReader, row: int) -> tuple[int, NDArray[Any]]:
+    """Read a row in another process."""
+    return os.getpid(), reader.read(GROUP, row, "image")

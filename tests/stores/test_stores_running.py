@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -89,7 +91,7 @@ def _exact(reader: StoreReader, rows: np.ndarray) -> None:
 
 
 def test_killed_writers_lose_at_most_the_unit_in_hand(tmp_path: Path, undisturbed: dict[str, str]) -> None:
-    store = kill_until_done(tmp_path, kills=5, seed=1)
+    store = kill_until_done(tmp_path, kills=3, seed=1)
     assert shards(store) == undisturbed
     assert verify(store.path).sound
     assert not list(tmp_path.rglob("*.partial")) + list(tmp_path.rglob("*.next")) + list(tmp_path.rglob("*.lock"))
@@ -108,7 +110,11 @@ class Killed(BaseException):
     """Stands for SIGKILL: passes every `except Exception`."""
 
 
-@pytest.mark.parametrize("after", range(40))
+#: More than the steps that the commit below takes; the test checks that it is.
+STEPS = 18
+
+
+@pytest.mark.parametrize("after", range(STEPS))
 def test_a_kill_between_any_two_steps_of_a_commit(
     new_store: NewStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
@@ -142,7 +148,7 @@ def test_a_kill_between_any_two_steps_of_a_commit(
         held = np.flatnonzero(each.rows(GROUP))
         assert {1, 2} <= set(held.tolist()) <= {1, 2, 3, 7}
         _exact(each, held)
-    if after == 39:
+    if after == STEPS - 1:
         assert finished, "the steps of a commit were not all tried"
     assert verify(store.path).sound
     run(store, requests([1, 2, 3, 7]), Computer(log))
@@ -245,6 +251,54 @@ def test_a_dead_worker_costs_its_unit_only(new_store: NewStore, tmp_path: Path) 
     assert multiprocessing.active_children() == []
     run(store, requests(ROWS), Computer(log))
     check_values(store, ROWS)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+from stores_helpers import GROUP, Computer, requests, spec
+from vipocc.stores import LocalExecutor, Store, run
+store = Store.create_or_open(Path(sys.argv[1]), spec(), Path(sys.argv[1]).parent)
+store.ensure_group(GROUP, np.arange(300) * 3)
+run(store, requests(range(300)), Computer(Path(sys.argv[2])), LocalExecutor(workers=2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("top", "said"),
+    [
+        ("", 'UsageError: the calling script starts worker processes.*`if __name__ == "__main__":`'),
+        (
+            "import multiprocessing\nif multiprocessing.current_process().name != 'MainProcess': raise SystemExit(3)\n",
+            r'StoreError: .*worker process died \(while starting, exit code 3\).*`if __name__ == "__main__":`',
+        ),
+    ],
+)
+def test_a_script_without_a_main_guard(tmp_path: Path, top: str, said: str) -> None:
+    script, log = tmp_path / "script.py", tmp_path / "log"
+    script.write_text(top + SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "depth.zarr"), str(log)],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert re.search(said, done.stderr.strip().splitlines()[-1]), done.stderr
+    assert done.stderr.count("Traceback") == 1, "it is said once"
+    assert not log.exists()
+
+
+def test_a_process_that_cannot_be_started_is_its_own_error(
+    new_store: NewStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_process: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", fail)
+    with pytest.raises(BlockingIOError, match="temporarily unavailable"):
+        run(new_store(n=300), requests(ROWS), Computer(tmp_path / "log"), LocalExecutor(workers=2))
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
