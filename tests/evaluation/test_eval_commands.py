@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vipocc import cli, config
-from vipocc.errors import CheckpointError, DeviceError, MissingInputError
+from vipocc.errors import CheckpointError, DeviceError, MissingInputError, UsageError
 from vipocc.evaluation.inputs import choose_checkpoint, choose_device
 from vipocc.model.network import ViPOcc
 from vipocc.workspace import Workspace
@@ -78,6 +78,7 @@ def test_the_checkpoint_s_configuration_wins(workspace: Workspace) -> None:
 
 def test_devices_that_are_not_there_are_refused() -> None:
     assert choose_device("cpu").type == "cpu"
-    for name in ("cuda:63", "abacus"):
-        with pytest.raises(DeviceError):
-            choose_device(name)
+    with pytest.raises(DeviceError):
+        choose_device("cuda:63")
+    with pytest.raises(UsageError, match="'abacus' is not a device"):
+        choose_device("abacus")

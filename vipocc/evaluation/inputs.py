@@ -15,11 +15,12 @@ from torch import Tensor
 from vipocc import config as configuration
 from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.data_manifests.views import prepared_intrinsics, rig
-from vipocc.errors import DataError, DeviceError, MissingInputError, StoreError
+from vipocc.errors import DataError, MissingInputError, StoreError
 from vipocc.evaluation.report import Frame, Skipped
 from vipocc.geometry.ndc import intrinsics_to_ndc
-from vipocc.model.checkpoint import find_checkpoint, read_config
+from vipocc.model.checkpoint import find_checkpoint, load_into, read_config
 from vipocc.model.network import ViPOcc
+from vipocc.priors.devices import resolve_devices
 from vipocc.workspace import Workspace
 
 
@@ -84,21 +85,20 @@ def choose_checkpoint(
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Return the device of that name; by default CUDA where there is one. Raises `DeviceError` if it is not there."""
-    if name is None or name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise DeviceError(f"there is no device '{name}'", fix="use --device cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"this machine has no device {name}", fix="use --device cpu")
-    return device
+    """Return the device of that name; by default CUDA where there is one. Errors as `resolve_devices`."""
+    return torch.device(resolve_devices(name or "auto")[0])
 
 
 def load_model(checkpoint: Checkpoint, device: torch.device) -> ViPOcc:
-    """Return the checkpoint's network in evaluation mode."""
-    return ViPOcc.from_pretrained(checkpoint.path, device).use_precision(checkpoint.config.training.dtype).eval()
+    """Return the checkpoint's network in evaluation mode, built by its configuration with the overrides on top.
+
+    Raises:
+        CheckpointError: the weights are damaged, or of another shape than that configuration's.
+    """
+    config = checkpoint.config
+    model = ViPOcc(config.model, config.data.convention, initialise=False)
+    load_into(model, checkpoint.path)
+    return model.use_precision(config.training.dtype).to(device).eval()
 
 
 def untrained_model(config: Any, device: torch.device) -> ViPOcc:

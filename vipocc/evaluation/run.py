@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.data_manifests.stage import ensure_indexed, ensure_prepared
-from vipocc.errors import MissingInputError, UsageError
+from vipocc.errors import MissingInputError, StoreError, UsageError
 from vipocc.evaluation import depth, occupancy
 from vipocc.evaluation.inputs import (
     Checkpoint,
@@ -82,15 +82,16 @@ def run_occupancy(
     where = choose_device(device)
     kinds = ("frames", "occupancy") if chosen.truth == "lidar" else ("frames",)
     _announce(say, workspace, found, f"occupancy under {chosen.name}", split, str(where), kinds)
+    # Before anything is prepared: a checkpoint that does not fit leaves the workspace as it was.
+    models: dict[str, Any] = {"trained": ("measured", load_model(found, where))}
+    if found.config.evaluation.untrained:
+        models["untrained"] = ("untrained", untrained_model(found.config, where))
     manifest = ensure_prepared(workspace, found.config, split, kinds, "perspective", auto=auto)
     source = FrameSource(manifest, StoreReader(workspace.store("frames")), found.config)
     if chosen.truth == "lidar":
         truth = occupancy.lidar_truth(_ground_truth(workspace, "occupancy"), chosen)
     else:
         truth = occupancy.exact_truth(manifest)
-    models: dict[str, Any] = {"trained": ("measured", load_model(found, where))}
-    if found.config.evaluation.untrained:
-        models["untrained"] = ("untrained", untrained_model(found.config, where))
     keys = select_keys(manifest, split, limit)
     report = occupancy.evaluate_occupancy(models, source, keys, truth, chosen, split=split, device=where, keep=keep)
     return _finish(report, workspace, found, settings_of(found.config, where))
@@ -122,13 +123,14 @@ def run_depth(
     where = choose_device(device)
     kinds = ("frames", "lidar") if chosen.truth == "lidar" else ("frames",)
     _announce(say, workspace, found, f"depth against {chosen.name}", split, str(where), kinds)
+    model = load_model(found, where)
     manifest = ensure_prepared(workspace, found.config, split, kinds, "perspective", auto=auto)
     source = FrameSource(manifest, StoreReader(workspace.store("frames")), found.config)
     lidar = chosen.truth == "lidar"
     truth = depth.lidar_truth(_ground_truth(workspace, "lidar")) if lidar else depth.exact_truth(manifest)
-    priors = StoreReader(workspace.store("depth")) if workspace.store("depth").is_dir() else None
+    priors = _reader(workspace, "depth", "run `vipocc priors depth`") if workspace.store("depth").is_dir() else None
     report = depth.evaluate_depth(
-        load_model(found, where),
+        model,
         source,
         select_keys(manifest, split, limit),
         truth,
@@ -160,7 +162,7 @@ def run_sampler(
     fix = f"run `vipocc priors sam --split {split}`"
     if not workspace.store("instances").is_dir():
         raise MissingInputError("there are no instances", where=workspace.store("instances"), fix=fix)
-    reader = StoreReader(workspace.store("instances"), fix=fix)
+    reader = _reader(workspace, "instances", fix)
     report = evaluate_sampler(
         manifest,
         reader,
@@ -205,7 +207,20 @@ def _ground_truth(workspace: Workspace, kind: str) -> StoreReader:
             where=workspace.root,
             fix="see `vipocc data check`",
         )
-    return StoreReader(path, fix="run `vipocc data prepare`")
+    return _reader(workspace, kind, "run `vipocc data prepare`")
+
+
+def _reader(workspace: Workspace, kind: str, fix: str) -> StoreReader:
+    """Open a store of the workspace; raises `StoreError` if it is another dataset's."""
+    reader = StoreReader(workspace.store(kind), fix=fix)
+    held = reader.attrs.get("dataset")
+    if held != workspace.dataset:
+        raise StoreError(
+            f"the store is of dataset '{held}', not '{workspace.dataset}'",
+            where=reader.path,
+            fix="use the workspace it belongs to, or move it away",
+        )
+    return reader
 
 
 def _announce(
