@@ -10,7 +10,7 @@ from vipocc.data_manifests import kitti_360
 from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.manifest import SequenceTable
 from vipocc.data_manifests.splits import SplitLists, is_packaged, packaged, read_folder
-from vipocc.errors import UsageError
+from vipocc.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,21 @@ def _kitti_360_lists(root: Path, config: DataConfig) -> SplitLists:
     return packaged("kitti-360", config.split)
 
 
+_MAKE_AGAIN = "delete the synthetic world's folder and run `vipocc data prepare`, which makes it again"
+
+
+def _synthetic_index(root: Path) -> dict[str, SequenceTable]:
+    """Index a synthetic world: nothing of it can be downloaded, and none of its drives is optional."""
+    try:
+        tables = kitti_360.index(root)
+    except DataError as error:
+        raise DataError(error.what, where=error.where, fix=_MAKE_AGAIN) from None
+    listed = {drive for frames in read_folder(root / "splits").frames.values() for drive, _ in frames}
+    for drive in sorted(listed - tables.keys()):
+        raise DataError("a drive of the synthetic world is missing", where=root / "data_poses" / drive, fix=_MAKE_AGAIN)
+    return tables
+
+
 def _synthetic_lists(root: Path, config: DataConfig) -> SplitLists:
     return read_folder(root / "splits")
 
@@ -61,9 +76,9 @@ ADAPTERS: Mapping[str, Adapter] = {
     ),
     "synthetic": Adapter(
         "synthetic",
-        kitti_360.index,
+        _synthetic_index,
         kitti_360.state,
         _synthetic_lists,
-        lambda _path: "delete the synthetic world's folder and run `vipocc data prepare`, which makes it again",
+        lambda _path: _MAKE_AGAIN,
     ),
 }

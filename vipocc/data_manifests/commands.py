@@ -33,7 +33,7 @@ def data() -> None:
 @_JOBS
 @workspace_options
 @pass_app
-def check_command(app: App, deep: bool, as_json: bool, jobs: int | None) -> int:
+def check_command(app: App, deep: bool, as_json: bool, jobs: int | None) -> None:
     """Say what is there, what each job lacks, and which download fills the gap. Writes nothing.
 
     Exit code 0: something is usable and nothing read was damaged; 2 otherwise.
@@ -53,7 +53,7 @@ def check_command(app: App, deep: bool, as_json: bool, jobs: int | None) -> int:
         click.echo(json.dumps(report.to_json(), indent=1))
     else:
         _print(report)
-    return 0 if report.sound else 2
+    _refuse_unsound(report)
 
 
 @data.command("index")
@@ -113,6 +113,19 @@ def _reasons(reasons: dict[str, int]) -> str:
     if not reasons:
         return ""
     return "; left out: " + ", ".join(f"{count:,} ({reason})" for reason, count in reasons.items())
+
+
+def _refuse_unsound(report: CheckReport) -> None:
+    from vipocc.errors import DataError
+
+    if report.faults:
+        first = report.faults[0]
+        more = f" (the first of {len(report.faults):,} such files)" if len(report.faults) > 1 else ""
+        raise DataError(f"{first.fault}{more}", where=f"{report.root}/{first.path}", fix=first.fix)
+    if not report.sound:
+        raise DataError(
+            "no posed frame has an image", where=report.root, fix="download what the report says is lacking"
+        )
 
 
 def _print(report: CheckReport) -> None:

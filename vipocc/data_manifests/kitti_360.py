@@ -94,7 +94,7 @@ def drives(root: Path) -> list[str]:
         DataError: the root is no KITTI-360 folder, or a drive has images and no poses.
     """
     if not root.is_dir():
-        raise DataError("the dataset's root is not a folder", where=root, fix="correct it with `vipocc init --root`")
+        raise DataError("the dataset's root is not a folder", where=root, fix="correct root: in vipocc.yaml")
     posed = {name for name in _folders(root / "data_poses") if (root / "data_poses" / name / "poses.txt").is_file()}
     imaged = {
         name
@@ -105,7 +105,7 @@ def drives(root: Path) -> list[str]:
         raise DataError(
             "no KITTI-360 here: neither data_poses nor data_2d_raw has a drive",
             where=root,
-            fix="point --root at the folder that holds calibration, data_poses and data_2d_raw",
+            fix="correct root: in vipocc.yaml, the folder that holds calibration, data_poses and data_2d_raw",
         )
     # Going on without a drive's poses, or with another's, would silently spoil whatever is trained on it.
     for name in sorted(imaged - posed):

@@ -189,6 +189,11 @@ def _rows(app: App, cameras: Literal["perspective", "all"], options: dict[str, A
         manifest = stage.ensure_prepared(
             app.workspace, app.config, split, ("frames",), cameras, auto=not options["no_auto"], jobs=options["jobs"]
         )
+        for name in ("train", "val", "test") if split == "all" else (split,):
+            reasons = manifest.left_out.get(name, {})
+            if reasons:
+                listed = ", ".join(f"{count:,} ({reason})" for reason, count in reasons.items())
+                app.say(f"{name}: samples left out: {listed}; see `vipocc data check`")
         return wanted_rows(manifest, split, cameras, options["limit"])
     if app.workspace.dataset == "synthetic":
         from vipocc.data_manifests.synthetic.generate import estimate, is_complete
