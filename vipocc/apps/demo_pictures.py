@@ -6,12 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.evaluation.occupancy import THRESHOLD
-from vipocc.evaluation.pictures import anchors_picture, contact_sheet, depth_picture, occupancy_picture, write_png
+from vipocc.evaluation.pictures import (
+    PAPER,
+    anchors_picture,
+    contact_sheet,
+    depth_picture,
+    occupancy_picture,
+    write_png,
+)
 from vipocc.evaluation.report import Frame
+from vipocc.priors.anchors import read_instances
 from vipocc.stores import StoreReader
 from vipocc.workspace import Workspace
 
@@ -39,37 +48,50 @@ def write_pictures(folder: Path, frames: list[Shown], config: Any, workspace: Wo
     """Write an overview and one picture a frame; return their paths, the overview first."""
     anchors = StoreReader(workspace.store("anchors"), fix="run `vipocc priors sam`")
     instances = StoreReader(workspace.store("instances"), fix="run `vipocc priors sam`")
-    rows, paths = [], []
+    paths, strips = [], []
     for shown in frames:
-        tiles, above = _tiles(shown, anchors, instances, config)
+        picture = _picture(shown, anchors, instances, config)
         path = folder / f"{shown.frame.sequence}-{shown.frame.frame_id:010d}.png"
-        write_png(path, contact_sheet([tiles[:3], tiles[3:], above], WIDTH))
+        write_png(path, picture)
         paths.append(path)
-        rows.append([tiles[0], tiles[2], *above])
+        strips.append([(f"{shown.frame.sequence}, frame {shown.frame.frame_id}", picture)])
     overview = folder / "overview.png"
-    write_png(overview, contact_sheet(rows, WIDTH))
+    write_png(overview, contact_sheet(strips))
     return [overview, *paths]
 
 
-def _tiles(
-    shown: Shown, anchors: StoreReader, instances: StoreReader, config: Any
-) -> tuple[list[tuple[str, NDArray[np.uint8]]], list[tuple[str, NDArray[np.uint8]]]]:
-    group, row = f"{shown.frame.sequence}/{shown.frame.camera}", shown.frame.row
-    count = int(instances.read(group, row, "count"))
-    on_image = anchors_picture(
-        shown.image,
-        anchors.read(group, row, "anchors")[0],
-        config.priors.snog.patch,
-        boxes=instances.read(group, row, "box")[:count],
-        scale=2,
+def _picture(shown: Shown, anchors: StoreReader, instances: StoreReader, config: Any) -> NDArray[np.uint8]:
+    """Draw one frame: what went in and came out on the left, occupancy beside its truth on the right."""
+    height, width = shown.image.shape[:2]
+    true_depth = cv2.resize(shown.true_depth, (width, height), interpolation=cv2.INTER_NEAREST)
+    left = contact_sheet(
+        [
+            [
+                ("input", shown.image),
+                ("anchors on boxes of critical instances", _anchors(shown, anchors, instances, config)),
+            ],
+            [
+                ("pseudo-depth (simulated prior)", depth_picture(shown.depths["prior"])),
+                ("refined depth", depth_picture(shown.depths["branch"])),
+            ],
+            [
+                ("rendered depth", depth_picture(shown.depths["rendered"])),
+                ("true depth", depth_picture(true_depth)),
+            ],
+        ],
+        WIDTH,
     )
-    tiles = [
-        ("input", shown.image),
-        ("pseudo-depth (simulated prior)", depth_picture(shown.depths["prior"])),
-        ("refined depth", depth_picture(shown.depths["branch"])),
-        ("anchors and instances", on_image),
-        ("rendered depth", depth_picture(shown.depths["rendered"])),
-        ("true depth", depth_picture(shown.true_depth)),
-    ]
     above = occupancy_picture(shown.density > THRESHOLD, shown.occupied, shown.visible)
-    return tiles, [("occupancy from above, 4 to 20 m ahead", above)]
+    right = contact_sheet([[("occupancy from above, 4 to 20 m ahead of the camera", above)]])
+    picture = np.full((max(len(left), len(right)), left.shape[1] + right.shape[1], 3), PAPER, dtype=np.uint8)
+    picture[: len(left), : left.shape[1]] = left
+    picture[: len(right), left.shape[1] :] = right
+    return picture
+
+
+def _anchors(shown: Shown, anchors: StoreReader, instances: StoreReader, config: Any) -> NDArray[np.uint8]:
+    """Draw one draw of the frame's anchors and the boxes that it is denser in."""
+    group, row = f"{shown.frame.sequence}/{shown.frame.camera}", shown.frame.row
+    held = read_instances(instances, group, row)
+    drawn = anchors.read(group, row, "anchors")[0]
+    return anchors_picture(shown.image, drawn, config.priors.snog.patch, boxes=held.boxes[held.gaussian], scale=2)
