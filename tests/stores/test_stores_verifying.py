@@ -48,8 +48,8 @@ def damage(store: Store, how: str) -> str:
 def test_what_verification_rejects_is_made_again_and_nothing_else(
     new_store: NewStore, tmp_path: Path, how: str
 ) -> None:
-    store, log = new_store(n=180), tmp_path / "log"
-    run(store, requests(range(180)), Computer(log))
+    store, log = new_store(n=140), tmp_path / "log"
+    run(store, requests(range(140)), Computer(log))
     whole = shards(store)
     assert verify(store.path).sound
     said = damage(store, how)
@@ -58,11 +58,11 @@ def test_what_verification_rejects_is_made_again_and_nothing_else(
     assert said in report.findings[0].reason
     assert report.findings[0].marked
     assert (report.units, report.sound) == (3, False)
-    assert plan(store, requests(range(180))).todo[0].missing == tuple(range(64, 128))
+    assert plan(store, requests(range(140))).todo[0].missing == tuple(range(64, 128))
     assert np.flatnonzero(~StoreReader(store.path).rows(GROUP)).tolist() == list(range(64, 128))
     assert not verify(store.path).sound, "a rejected unit stays wrong until it is made again"
     log.unlink()
-    run(store, requests(range(180)), Computer(log))
+    run(store, requests(range(140)), Computer(log))
     # The flipped bit is in one chunk; a cut takes the index of all chunks with it.
     assert computed(log) == ([64] if how == "flipped" else list(range(64, 128)))
     assert shards(store) == whole
@@ -74,8 +74,8 @@ def test_what_verification_rejects_is_made_again_and_nothing_else(
 def test_altered_shards_are_an_error_to_the_reader_not_wrong_data(
     new_store: NewStore, tmp_path: Path, how: str
 ) -> None:
-    store = new_store(n=180)
-    run(store, requests(range(180)), Computer(tmp_path / "log"))
+    store = new_store(n=140)
+    run(store, requests(range(140)), Computer(tmp_path / "log"))
     damage(store, how)
     reader = StoreReader(store.path)
     with pytest.raises(StoreError, match=r"missing, truncated or altered.*vipocc stores verify depth"):
@@ -149,8 +149,8 @@ def test_repair_saves_the_good_rows_of_a_damaged_unit(new_store: NewStore, tmp_p
 def test_a_store_that_cannot_be_written_is_checked_but_not_marked(
     new_store: NewStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = new_store(n=180)
-    run(store, requests(range(180)), Computer(tmp_path / "log"))
+    store = new_store(n=140)
+    run(store, requests(range(140)), Computer(tmp_path / "log"))
     damage(store, "flipped")
     real = os.open
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from stores_helpers import GROUP, SHAPE, Computer, batch, check_values, computed, requests, shards, spec
 
@@ -80,7 +80,7 @@ def test_rows_are_added_one_shard_at_a_time_and_only_those_missing(new_store: Ne
 def test_a_second_run_does_nothing_and_is_quick(tmp_path: Path) -> None:
     tiny = StoreSpec("count", (ArraySpec("count", (), "uint16", 0, (), "1"),))
     store = Store.create_or_open(tmp_path / "count.zarr", tiny, tmp_path)
-    n = 64 * 50
+    n = 64 * 25
     store.ensure_group(GROUP, np.arange(n))
     inputs = {row: [{"path": f"images/{row:010d}.png", "size": 1, "mtime_ns": row}] for row in range(n)}
     wanted = requests_for(GROUP, range(n), {"model": "tiny"}, inputs)
@@ -324,11 +324,28 @@ def test_what_a_computer_returns_is_checked(new_store: NewStore, tmp_path: Path,
         run(new_store(), requests([1]), Wrong(tmp_path / "log"))
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sets(st.integers(0, 69), min_size=1, max_size=20), min_size=1, max_size=3))
+ORDERS = st.lists(st.sets(st.integers(0, 69), min_size=1, max_size=20), min_size=1, max_size=3)
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ORDERS)
+@example([{3, 4, 66}, {5, 7}, {0, 3, 65}])
 def test_any_order_of_extension_gives_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, asked: list[set[int]]
 ) -> None:
+    check_order(tmp_path_factory, asked)
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ORDERS)
+def test_many_orders_of_extension_give_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory, asked: list[set[int]]
+) -> None:
+    check_order(tmp_path_factory, asked)
+
+
+def check_order(tmp_path_factory: pytest.TempPathFactory, asked: list[set[int]]) -> None:
     folder = tmp_path_factory.mktemp("order")
 
     def filled(name: str, steps: list[set[int]]) -> Store:

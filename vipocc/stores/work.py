@@ -54,9 +54,7 @@ def plan(store: Store, requests: Iterable[Request], *, overwrite: bool = False) 
     """
     todo, rows, done = [], 0, 0
     for request in requests:
-        # A stage plans before its groups are made; a commit checks the rows again.
-        if store.ledger.group_record(request.unit.group) is not None:
-            store.check_rows(request.unit, request.rows)
+        store.check_rows(request.unit, request.rows)
         record = store.held(request.unit)
         missing = store.missing(request, record)
         rows += len(request.rows)
