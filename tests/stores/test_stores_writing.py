@@ -552,3 +552,10 @@ def test_an_upstream_row_that_changes_meanwhile_is_not_recorded(new_store: NewSt
     with pytest.raises(DataError, match=r"row 1 of 'drive/image_00' changed while.*frames\.zarr; run again"):
         run(store, wanted, Meanwhile(log))
     assert plan(store, wanted).done == 0
+
+
+def test_work_is_planned_before_its_groups_are_made(tmp_path: Path) -> None:
+    store = Store.create_or_open(tmp_path / "depth.zarr", spec(), tmp_path)
+    assert plan(store, requests(range(70))).missing == 70
+    with pytest.raises(StoreError, match="no group 'drive/image_00'"):
+        run(store, requests(range(70)), Computer(tmp_path / "log"))

@@ -54,7 +54,8 @@ def plan(store: Store, requests: Iterable[Request], *, overwrite: bool = False) 
     """
     todo, rows, done = [], 0, 0
     for request in requests:
-        store.check_rows(request.unit, request.rows)
+        if store.ledger.group_record(request.unit.group) is not None:  # work is also planned before its groups are made
+            store.check_rows(request.unit, request.rows)
         record = store.held(request.unit)
         missing = store.missing(request, record)
         rows += len(request.rows)
