@@ -370,3 +370,21 @@ def test_no_gpu_where_one_was_asked_for(place: Place, refused: Refused, words: l
 def test_no_such_device(place: Place, refused: Refused) -> None:
     for words in (["train"], ["eval", "occupancy"], ["priors", "depth"]):
         refused(place.synthetic, *words, "--device", "gpu", names=("'gpu' is not a device", "--device auto, cpu, cuda"))
+
+
+def test_preset_file_is_found_from_anywhere_and_missed_by_name(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text(PRESET)
+    assert run(["init", "--dataset", "synthetic", "--preset", "own.yaml", "-C", "ws"]) == 0
+    monkeypatch.chdir(tmp_path / "ws")
+    assert run(["config", "show"]) == 0
+    assert "image_size:\n  - 64" in capfd.readouterr().out
+    (tmp_path / "own.yaml").unlink()
+    assert run(["config", "show"]) == 2
+    error = capfd.readouterr().err
+    assert error == (
+        f"vipocc: error: the preset's file is not there: {tmp_path / 'own.yaml'}; "
+        "correct --preset, or preset: in vipocc.yaml\n"
+    )

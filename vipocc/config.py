@@ -124,6 +124,10 @@ def read(path: Path) -> dict[str, Any]:
 
 def _preset(name: str) -> dict[str, Any]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
+    if not path.is_file() and name.endswith((".yaml", ".yml")):
+        raise ConfigError(
+            "the preset's file is not there", where=name, fix="correct --preset, or preset: in vipocc.yaml"
+        )
     if not path.is_file():
         raise ConfigError(
             f"there is no preset '{name}'", fix=f"use --preset with one of {', '.join(available())} or a .yaml file"

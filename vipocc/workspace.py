@@ -45,6 +45,8 @@ class Workspace:
             root = path / "synthetic"
         elif dataset != "synthetic" and not root.is_dir():
             raise WorkspaceError("the dataset's root is not a folder", where=root, fix="correct --root")
+        if preset is not None and preset.endswith((".yaml", ".yml")):
+            preset = str(Path(preset).resolve())  # a file is found from wherever later commands run
         made = cls(path, dataset, root.resolve(), preset or ("demo" if dataset == "synthetic" else "vipocc"))
         there = path / FILE
         if there.exists():
