@@ -56,7 +56,12 @@ def test_a_traceback_only_with_vv(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_an_unknown_command_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["trian"]) == 2
-    assert "trian" in capsys.readouterr().err
+    assert run(["data", "check", "--nonsense"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("vipocc: error: No such command 'trian'")
+    assert first.endswith("see `vipocc --help`")
+    assert second.startswith("vipocc: error: No such option")
+    assert second.endswith("see `vipocc data check --help`")
 
 
 def test_a_fault_of_ours_exits_with_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,3 +86,9 @@ def test_overrides_are_checked_before_anything_runs(tmp_path: Path, capsys: pyte
         assert run([*command, "-C", str(tmp_path), "-o", "training.btch_size=2"]) == 2
         assert "did you mean 'training.batch_size'" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["vipocc.yaml"]
+
+
+def test_init_refuses_a_dataset_that_cannot_be_read_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["init", "--dataset", "ddad", "--root", str(tmp_path), "-C", str(tmp_path / "w")]) == 2
+    assert "use one of kitti-360, synthetic" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()

@@ -37,7 +37,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def environment() -> dict[str, str]:
     """The environment of a user who has activated the virtual environment that runs these tests."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("VIPOCC_", "PYTEST_"))}
+    ours = ("VIPOCC_", "PYTEST_", "OMP_")
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**variables, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 

@@ -169,8 +169,12 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "vipocc"
+        _complain(f"{error.format_message().rstrip('.')}; see `{command} --help`", app)
+        return 2
     except click.ClickException as error:
-        error.show()
+        _complain(error.format_message(), app)
         return 2
     except KeyboardInterrupt:
         _complain("interrupted; what was committed is kept, run the same command to go on", app)

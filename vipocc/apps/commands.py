@@ -24,6 +24,9 @@ def init(app: App, dataset: str, root: Path | None) -> None:
     """
     from vipocc import config
 
+    from vipocc.data_manifests.adapters import adapter
+
+    adapter(dataset)  # a dataset that cannot be read yet is refused before anything is written
     preset = app.preset
     if preset is not None:
         config.load(preset)  # an unknown preset is refused before anything is written
