@@ -23,7 +23,6 @@ def init(app: App, dataset: str, root: Path | None) -> None:
     The synthetic world is generated later, by the first command that needs it.
     """
     from vipocc import config
-
     from vipocc.data_manifests.adapters import adapter
 
     adapter(dataset)  # a dataset that cannot be read yet is refused before anything is written
