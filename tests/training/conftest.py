@@ -34,6 +34,7 @@ CAMERAS = {"image_00": -0.3, "image_01": 0.3, "image_02": -0.9, "image_03": 0.9}
 PERSPECTIVE = ("image_00", "image_01")
 
 OVERRIDES = (
+    "training.device=cpu",
     f"data.image_size=[{SIZE[0]},{SIZE[1]}]",
     "data.fisheye_offset=2",
     "data.val_occupancy=2",
