@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from vipocc.cli import COMMANDS, cli, run
 
@@ -91,4 +92,24 @@ def test_overrides_are_checked_before_anything_runs(tmp_path: Path, capsys: pyte
 def test_init_refuses_a_dataset_that_cannot_be_read_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["init", "--dataset", "ddad", "--root", str(tmp_path), "-C", str(tmp_path / "w")]) == 2
     assert "use one of kitti-360, synthetic" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
+def test_what_init_was_given_holds_for_every_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = ["-C", str(tmp_path)]
+    options = ["--scale", "1", "--full-fisheye", "-o", "training.batch_size=3", "--profile", "official"]
+    assert run(["init", "--dataset", "synthetic", *options, *here]) == 0
+    capsys.readouterr()
+    assert run(["config", "show", "-o", "seed=4", *here]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["data"]["world"]["scale"], shown["data"]["world"]["full_fisheye"]) == (1.0, True)
+    assert (shown["training"]["batch_size"], shown["seed"], shown["data"]["convention"]) == (3, 4, "official")
+    assert run(["config", "show", "--profile", "paper", *here]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["profile"], shown["data"]["convention"], shown["training"]["batch_size"]) == ("paper", "centre", 3)
+
+
+def test_init_refuses_a_wrong_key_before_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["init", "--dataset", "synthetic", "-o", "data.wrld.scale=1", "-C", str(tmp_path / "w")]) == 2
+    assert "did you mean 'data.world'" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()

@@ -56,6 +56,6 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, text: str) -> None:
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "vipocc.yaml").write_text("format_version: 9\ndataset: ddad\nroot: x\npreset: y\n")
+    (tmp_path / "vipocc.yaml").write_text("format_version: 9\ndataset: ddad\nroot: x\npreset: y\noverrides: []\n")
     with pytest.raises(WorkspaceError, match="format 9 is not known"):
         Workspace.open(tmp_path)

@@ -56,10 +56,12 @@ class App:
 
     @cached_property
     def config(self) -> Any:
-        """The resolved root configuration: the workspace's preset unless --preset says otherwise, then overrides."""
+        """The resolved root configuration: preset, the workspace's own overrides, then those of the command line."""
         from vipocc import config
 
-        return config.load(self.preset or self.workspace.preset, profile=self.profile, overrides=self.overrides)
+        workspace = self.workspace
+        overrides = (*workspace.overrides, *self.overrides)
+        return config.load(self.preset or workspace.preset, profile=self.profile, overrides=overrides)
 
     def say(self, text: str) -> None:
         """Write one line to standard output."""

@@ -84,7 +84,9 @@ def load(
     else:
         values = _preset(preset or "vipocc")
         chosen = profile or written.get("profile") or values.get("profile", "paper")
-        values = _merge(_merge(_profile(str(chosen)), values), {"profile": chosen})
+        # A profile that was asked for by name wins over one among the overrides, with all that it stands for.
+        written["profile"] = chosen
+        values = _merge(_profile(str(chosen)), values)
     return validate(_merge(values, written))
 
 

@@ -26,9 +26,18 @@ class Workspace:
     root: Path
     """Folder of the dataset's own files; nothing is ever written into it, but for the synthetic world."""
     preset: str = "vipocc"
+    overrides: tuple[str, ...] = ()
+    """`section.key=value` strings that every command here starts from; those of its own command line come on top."""
 
     @classmethod
-    def create(cls, path: Path, dataset: str, root: Path | None = None, preset: str | None = None) -> Workspace:
+    def create(
+        cls,
+        path: Path,
+        dataset: str,
+        root: Path | None = None,
+        preset: str | None = None,
+        overrides: tuple[str, ...] = (),
+    ) -> Workspace:
         """Write `vipocc.yaml` into `path` and return the workspace.
 
         Raises:
@@ -47,19 +56,27 @@ class Workspace:
             raise WorkspaceError("the dataset's root is not a folder", where=root, fix="correct --root")
         if preset is not None and preset.endswith((".yaml", ".yml")):
             preset = str(Path(preset).resolve())  # a file is found from wherever later commands run
-        made = cls(path, dataset, root.resolve(), preset or ("demo" if dataset == "synthetic" else "vipocc"))
+        chosen = preset or ("demo" if dataset == "synthetic" else "vipocc")
+        made = cls(path, dataset, root.resolve(), chosen, tuple(overrides))
         there = path / FILE
         if there.exists():
             old = cls.open(path)
             if old != made:
                 raise WorkspaceError(
-                    f"this folder is already a workspace of {old.dataset} at {old.root} with preset {old.preset}",
+                    f"this folder is already a workspace of {old.dataset} at {old.root} with preset {old.preset}"
+                    + (f" and {', '.join(old.overrides)}" if old.overrides else ""),
                     where=there,
                     fix="choose another folder with -C, or delete the file to start over",
                 )
             return old
         path.mkdir(parents=True, exist_ok=True)
-        values = {"format_version": FORMAT, "dataset": dataset, "root": made._written_root(), "preset": made.preset}
+        values = {
+            "format_version": FORMAT,
+            "dataset": dataset,
+            "root": made._written_root(),
+            "preset": made.preset,
+            "overrides": list(made.overrides),
+        }
         aside = there.with_suffix(".yaml.partial")
         aside.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         os.replace(aside, there)
@@ -79,13 +96,14 @@ class Workspace:
             values: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
             version = values["format_version"]
             dataset, root, preset = str(values["dataset"]), Path(values["root"]), str(values["preset"])
+            overrides = tuple(str(text) for text in values["overrides"])
         except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
             raise WorkspaceError(
                 f"the workspace file is damaged ({error})", where=file, fix="write it anew with `vipocc init`"
             ) from None
         if version != FORMAT:
             raise WorkspaceError(f"workspace format {version} is not known", where=file, fix="install a newer vipocc")
-        return cls(path.resolve(), dataset, (path / root).resolve(), preset)
+        return cls(path.resolve(), dataset, (path / root).resolve(), preset, overrides)
 
     @classmethod
     def find(cls, explicit: str | Path | None = None) -> Workspace:

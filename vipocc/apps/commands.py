@@ -15,22 +15,40 @@ from vipocc.workspace import DATASETS, Workspace
     "--dataset", required=True, type=click.Choice(DATASETS), help="Which dataset; 'synthetic' needs no files at all."
 )
 @path_option("--root", metavar="FOLDER", help="Folder the dataset was unpacked into; never written to.")
+@click.option(
+    "--scale", type=click.FloatRange(0.05, 1.0), help="Synthetic world: image size relative to KITTI-360's (1: native)."
+)
+@click.option("--full-fisheye", is_flag=True, help="Synthetic world: fill the whole image circle of the fisheyes.")
 @workspace_options
 @pass_app
-def init(app: App, dataset: str, root: Path | None) -> None:
+def init(app: App, dataset: str, root: Path | None, scale: float | None, full_fisheye: bool) -> None:
     """Make a workspace: the folder of -C, by default this one.
 
-    The synthetic world is generated later, by the first command that needs it.
+    --preset and -o are written into it and hold for every command there. The synthetic world is generated later, by
+    the first command that needs it.
     """
     from vipocc import config
     from vipocc.data_manifests.adapters import adapter
+    from vipocc.errors import UsageError
 
     adapter(dataset)  # a dataset that cannot be read yet is refused before anything is written
-    preset = app.preset
-    if preset is not None:
-        config.load(preset)  # an unknown preset is refused before anything is written
-    workspace = Workspace.create(Path(app.workspace_dir or "."), dataset, root, preset)
-    app.say(f"workspace {workspace.path}: dataset {workspace.dataset} at {workspace.root}, preset '{workspace.preset}'")
+    if dataset != "synthetic" and (scale is not None or full_fisheye):
+        raise UsageError(
+            f"--scale and --full-fisheye are of the synthetic world, not of {dataset}", fix="leave them out"
+        )
+    overrides = app.overrides
+    if scale is not None:
+        overrides += (f"data.world.scale={scale}",)
+    if full_fisheye:
+        overrides += ("data.world.full_fisheye=true",)
+    if app.profile is not None:
+        overrides += (f"profile={app.profile}",)
+    config.load(app.preset, overrides=overrides)  # an unknown preset or key is refused before anything is written
+    workspace = Workspace.create(Path(app.workspace_dir or "."), dataset, root, app.preset, overrides)
+    own = f", {', '.join(workspace.overrides)}" if workspace.overrides else ""
+    app.say(
+        f"workspace {workspace.path}: dataset {workspace.dataset} at {workspace.root}, preset '{workspace.preset}'{own}"
+    )
     if dataset == "synthetic":
         app.say("next: vipocc priors depth --split train")
     else:
