@@ -308,6 +308,17 @@ def test_store_of_another_dataset(place: Place, refused: Refused) -> None:
     assert (place.kitti / "manifests/kitti-360.parquet").read_bytes() == manifests
 
 
+@pytest.mark.parametrize("override", ["data.image_size=[64,128]", "data.resize=bilinear"])
+def test_frames_prepared_otherwise(place: Place, refused: Refused, override: str) -> None:
+    """The way out is one that the command has: `data prepare` writes no second store."""
+    frames = place.synthetic / "stores/synthetic/frames.zarr"
+    sentence = refused(
+        place.synthetic, "data", "prepare", "-o", override, names=(frames, "vipocc init -C FOLDER", "delete the store")
+    )
+    assert "--store" not in sentence
+    assert "--overwrite" not in sentence
+
+
 def test_priors_of_another_dataset_beside_our_own_frames(place: Place, refused: Refused) -> None:
     for kind in ("depth", "instances", "anchors"):
         for name in (f"{kind}.zarr", f"{kind}.zarr.ledger"):

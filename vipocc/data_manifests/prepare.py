@@ -58,6 +58,8 @@ __all__ = [
     "sweep_rows",
 ]
 
+_ELSEWHERE = "use another workspace (`vipocc init -C FOLDER`), or delete the store to have it prepared anew"
+
 Json: TypeAlias = dict[str, Any]
 
 KINDS = ("frames", "lidar", "occupancy")
@@ -113,7 +115,8 @@ def frames_spec(dataset: str, config: DataConfig) -> StoreSpec:
     rgb = ArraySpec(
         "rgb", (*config.image_size, 3), "uint8", 0, ("y", "x", "channel"), "1", "image", "prepared image, RGB"
     )
-    return StoreSpec("frames", (rgb,), attributes={"dataset": dataset, "image_size": list(config.image_size)})
+    attributes = {"dataset": dataset, "image_size": list(config.image_size)}
+    return StoreSpec("frames", (rgb,), attributes=attributes, way_out=_ELSEWHERE)
 
 
 def lidar_spec(dataset: str, config: DataConfig) -> StoreSpec:
@@ -121,7 +124,8 @@ def lidar_spec(dataset: str, config: DataConfig) -> StoreSpec:
     depth = ArraySpec(
         "depth", config.image_size, "float32", float("nan"), ("y", "x"), "m", "depth", "LiDAR depth along the axis"
     )
-    return StoreSpec("lidar", (depth,), attributes={"dataset": dataset, "image_size": list(config.image_size)})
+    attributes = {"dataset": dataset, "image_size": list(config.image_size)}
+    return StoreSpec("lidar", (depth,), attributes=attributes, way_out=_ELSEWHERE)
 
 
 def occupancy_spec(dataset: str) -> StoreSpec:
@@ -134,7 +138,9 @@ def occupancy_spec(dataset: str) -> StoreSpec:
         ),
         ArraySpec("sweeps", (), "uint16", 0, (), "1", "plain", "number of sweeps accumulated"),
     )
-    return StoreSpec("occupancy", arrays, attributes={"dataset": dataset}, fingerprint_scope="group")
+    return StoreSpec(
+        "occupancy", arrays, attributes={"dataset": dataset}, fingerprint_scope="group", way_out=_ELSEWHERE
+    )
 
 
 def plan_frames(manifest: Manifest, manifest_path: Path, store: Path, config: DataConfig, rows: Rows) -> Job:

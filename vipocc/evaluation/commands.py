@@ -12,7 +12,6 @@ import click
 from vipocc.cli import App, pass_app, path_option, workspace_options
 
 if TYPE_CHECKING:
-    from vipocc.evaluation.metrics import Scaling
     from vipocc.evaluation.report import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -48,8 +47,11 @@ def _model_options(command: F) -> F:
         click.option("--run", metavar="NAME", help="The best checkpoint of this run [default: of the newest run]."),
         path_option("--checkpoint", metavar="FOLDER", help="This checkpoint."),
         click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N [default: auto]."),
-        click.option("--no-auto", is_flag=True, help="Refuse to prepare missing frames and ground truth."),
-    ]
+        click.option(
+            "--no-auto", "auto", is_flag=True, flag_value=False, default=True,
+            help="Refuse to prepare missing frames and ground truth.",
+        ),
+    ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
     return command
@@ -65,17 +67,7 @@ def _model_options(command: F) -> F:
 @_model_options
 @workspace_options
 @pass_app
-def occupancy(
-    app: App,
-    protocol: str | None,
-    split: str,
-    limit: int | None,
-    as_json: bool,
-    run: str | None,
-    checkpoint: Path | None,
-    device: str | None,
-    no_auto: bool,
-) -> None:
+def occupancy(app: App, /, as_json: bool, **options: Any) -> None:
     """Occupancy of the slice in front of the camera: published metrics, balanced accuracy, average precision.
 
     Frames and ground truth that are missing are prepared first; priors are not needed.
@@ -83,17 +75,7 @@ def occupancy(
     from vipocc.evaluation.run import run_occupancy
 
     report, folder = run_occupancy(
-        app.workspace,
-        app.config,
-        protocol=protocol,
-        split=split,
-        limit=limit,
-        run=run,
-        checkpoint=checkpoint,
-        device=device,
-        auto=not no_auto,
-        overrides=app.overrides,
-        say=_speaker(app, as_json),
+        app.workspace, app.config, overrides=app.overrides, say=_speaker(app, as_json), **options
     )
     _show(app, report, folder, as_json)
 
@@ -113,34 +95,12 @@ def occupancy(
 @_model_options
 @workspace_options
 @pass_app
-def depth(
-    app: App,
-    protocol: str | None,
-    scaling: Scaling,
-    split: str,
-    limit: int | None,
-    as_json: bool,
-    run: str | None,
-    checkpoint: Path | None,
-    device: str | None,
-    no_auto: bool,
-) -> None:
+def depth(app: App, /, as_json: bool, **options: Any) -> None:
     """Metric depth: rendered and, where the split has priors, the depth branch and the prior itself."""
     from vipocc.evaluation.run import run_depth
 
     report, folder = run_depth(
-        app.workspace,
-        app.config,
-        protocol=protocol,
-        scaling=scaling,
-        split=split,
-        limit=limit,
-        run=run,
-        checkpoint=checkpoint,
-        device=device,
-        auto=not no_auto,
-        overrides=app.overrides,
-        say=_speaker(app, as_json),
+        app.workspace, app.config, overrides=app.overrides, say=_speaker(app, as_json), **options
     )
     _show(app, report, folder, as_json)
 
@@ -149,13 +109,11 @@ def depth(
 @_frame_options
 @workspace_options
 @pass_app
-def sampler(app: App, split: str, limit: int | None, as_json: bool) -> None:
+def sampler(app: App, /, as_json: bool, **options: Any) -> None:
     """How many distinct rays 64 patches use and how many lie on critical instances: random beside SNOG (Table 10)."""
     from vipocc.evaluation.run import run_sampler
 
-    report, folder = run_sampler(
-        app.workspace, app.config, split=split, limit=limit, say=_speaker(app, as_json)
-    )  # fmt: skip
+    report, folder = run_sampler(app.workspace, app.config, say=_speaker(app, as_json), **options)
     _show(app, report, folder, as_json)
 
 

@@ -71,6 +71,9 @@ class ArraySpec:
         }  # fmt: skip
 
 
+ANOTHER_NAME = "write a second store of this kind with --store NAME"
+
+
 @dataclass(frozen=True)
 class StoreSpec:
     """A kind of store: its arrays, and the attributes (dataset id, image size, …) it is refused over if they differ.
@@ -84,6 +87,8 @@ class StoreSpec:
     format_version: int = FORMAT_VERSION
     attributes: Mapping[str, Any] = field(default_factory=dict)
     fingerprint_scope: Literal["store", "group"] = "store"
+    way_out: str = field(default=ANOTHER_NAME, compare=False)
+    """What to do where the store that is there is another one: told in errors, no part of the format."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arrays", tuple(self.arrays))

@@ -16,9 +16,7 @@ from vipocc.errors import StoreError, UsageError
 from vipocc.stores import layout
 from vipocc.stores.files import digest_bytes, digest_file, storage_errors
 from vipocc.stores.ledger import Ledger, Record, ledger_missing
-from vipocc.stores.spec import Json, Request, StoreSpec, Unit, json_digest, plain_json, same_inputs
-
-_OTHER = "write a second store of this kind with --store NAME"
+from vipocc.stores.spec import ANOTHER_NAME, Json, Request, StoreSpec, Unit, json_digest, plain_json, same_inputs
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Store:
                 raise StoreError(
                     f"group '{group}' holds {held.get('rows')} rows of other frames than the {len(ids)} asked for",
                     where=self.path,
-                    fix=_OTHER + ", or move the store away if the dataset has changed",
+                    fix=f"{self.spec.way_out}, or move the store away if the dataset has changed",
                 )
 
     def n_rows(self, group: str) -> int:
@@ -147,9 +145,9 @@ class Store:
             return
         what = _differences(identity, plain_json(fingerprint))
         scope = f"group '{group}' of the store" if self.spec.fingerprint_scope == "group" else "the store"
-        raise StoreError(
-            f"{scope} was made with {what}", where=self.path, fix=_OTHER + ", or replace its rows with --overwrite"
-        )
+        # Who may give a store another name may replace its rows, too: the commands that take one flag take both.
+        replace = ", or replace its rows with --overwrite" if self.spec.way_out == ANOTHER_NAME else ""
+        raise StoreError(f"{scope} was made with {what}", where=self.path, fix=self.spec.way_out + replace)
 
     def adopt(self, group: str, fingerprint: Json, *, overwrite: bool = False) -> None:
         """Make `fingerprint` the one whose rows count, before the first unit of it is written.
@@ -207,12 +205,16 @@ class Store:
 
     def _check(self, held: StoreSpec) -> None:
         if held.kind != self.spec.kind:
-            raise StoreError(f"this is a store of {held.kind}, not of {self.spec.kind}", where=self.path, fix=_OTHER)
+            raise StoreError(
+                f"this is a store of {held.kind}, not of {self.spec.kind}", where=self.path, fix=self.spec.way_out
+            )
         for name in {**held.attributes, **self.spec.attributes}:
             there, asked = held.attributes.get(name), self.spec.attributes.get(name)
             if there != asked:
                 raise StoreError(
-                    f"the store is of {name} {_short(there)}, not {_short(asked)}", where=self.path, fix=_OTHER
+                    f"the store is of {name} {_short(there)}, not {_short(asked)}",
+                    where=self.path,
+                    fix=self.spec.way_out,
                 )
         if held.to_json() != self.spec.to_json():
             there_, asked_ = ([a.to_json() for a in s.arrays] for s in (held, self.spec))
@@ -220,7 +222,7 @@ class Store:
             raise StoreError(
                 f"the store's arrays are laid out otherwise ({_short(pair[0])}, not {_short(pair[1])})",
                 where=self.path,
-                fix=_OTHER,
+                fix=self.spec.way_out,
             )
 
 
