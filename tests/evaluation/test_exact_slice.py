@@ -53,13 +53,10 @@ def test_true_depth_says_what_the_exact_occupancy_says(place: tuple[Workspace, A
         in_front.append(exact.occupied[~behind.reshape(exact.occupied.shape)])
     assert len(agreement) >= 10
     assert np.mean(agreement) > 0.98
-    # Within 40 cm behind a surface there is matter, but for edges and thin things; before it there is none. A grid half a
-    # metre to the side, or mirrored, would not have it so.
-    behind_share, mirrored_share, shifted_share = (
-        np.concatenate(one).mean() for one in (just_behind, mirrored, shifted)
-    )
+    # Within 40 cm behind a surface there is matter, but for edges and thin things; before it there is none. Half a
+    # metre to the side, or mirrored, it would not be so.
     assert np.concatenate(just_behind).size > 500
-    assert behind_share > 0.8
+    assert np.concatenate(just_behind).mean() > 0.8
     assert np.concatenate(in_front).mean() < 0.005
-    assert mirrored_share < 0.5
-    assert shifted_share < 0.7
+    assert np.concatenate(mirrored).mean() < 0.5
+    assert np.concatenate(shifted).mean() < 0.5
