@@ -12,7 +12,8 @@ from vipocc.cli import App
 from vipocc.errors import VipoccError
 from vipocc.progress import size
 
-PACKAGES = ("torch", "torchvision", "transformers", "zarr", "tensorstore", "numpy", "opencv-python", "embreex")
+#: Modules rather than distributions, since some come under several names (opencv-python, opencv-python-headless).
+MODULES = ("torch", "torchvision", "transformers", "zarr", "tensorstore", "numpy", "cv2", "embreex")
 
 
 def examine(app: App) -> bool:
@@ -22,11 +23,13 @@ def examine(app: App) -> bool:
     """
     app.say(f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores")
     sound = True
-    for package in PACKAGES:
-        try:
-            app.say(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            app.say(f"{package} MISSING; run `pip install -e .` again")
+    distributions = importlib.metadata.packages_distributions()
+    for module in MODULES:
+        names = sorted(set(distributions.get(module, ())))
+        if names:
+            app.say(", ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
+        else:
+            app.say(f"{module} MISSING; run `pip install -e .` again")
             sound = False
     app.say(_gpu())
     try:
