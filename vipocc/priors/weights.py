@@ -40,22 +40,22 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Weights:
-    """A model's folder on this machine and what identifies it."""
+    """A model's folder or file on this machine and what identifies it."""
 
     name: str
-    """The hub id or folder that was asked for."""
+    """The hub id, folder or file that was asked for."""
     folder: Path
-    """Where config.json and the safetensors lie."""
+    """Where config.json and the safetensors lie; of an original checkpoint (`vipocc.priors.pth`) the file itself."""
     revision: str | None
     """Commit hash of a hub snapshot, else None."""
     digest: str
-    """blake2b over the names and bytes of config.json and all safetensors."""
+    """blake2b over the names and bytes of config.json and all safetensors, or over the bytes of the file."""
     licence: str
     """From the model's card, else the table above, else `unknown`."""
 
     def provenance(self) -> dict[str, Any]:
         """Return what a store's record says of the model; the folder's place on this machine is no part of it."""
-        name = Path(self.name).name if Path(self.name).expanduser().is_dir() else self.name
+        name = Path(self.name).name if Path(self.name).expanduser().exists() else self.name
         return {"model": name, "revision": self.revision, "digest": self.digest, "licence": self.licence}
 
 
