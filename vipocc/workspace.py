@@ -13,7 +13,6 @@ from vipocc.errors import UsageError, WorkspaceError
 
 FILE = "vipocc.yaml"
 FORMAT = 1
-DATASETS = ("kitti-360", "kitti-raw", "ddad", "synthetic")
 ENVIRONMENT = "VIPOCC_WORKSPACE"
 
 
@@ -41,10 +40,9 @@ class Workspace:
         """Write `vipocc.yaml` into `path` and return the workspace.
 
         Raises:
-            UsageError: an unknown dataset, a root that is no folder, or a workspace of something else is already there.
+            UsageError: no root where one is needed.
+            WorkspaceError: a root that is no folder, or a workspace of something else is already there.
         """
-        if dataset not in DATASETS:
-            raise UsageError(f"there is no dataset '{dataset}'", fix=f"use --dataset with one of {', '.join(DATASETS)}")
         path = path.resolve()
         if root is None:
             if dataset != "synthetic":

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from kitti_tree import DRIVE, STEREO, Tree
 
-from vipocc.data_manifests.calibration import read_calibration
 from vipocc.data_manifests.config import DataConfig
+from vipocc.data_manifests.datasets.kitti_360_calibration import read_calibration
 from vipocc.data_manifests.images import Preparation, header_fault, png_fault, read_png, resize
 from vipocc.errors import DataError
 from vipocc.geometry.cameras import Mei, Pinhole

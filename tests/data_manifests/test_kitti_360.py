@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from kitti_tree import DRIVE, SECOND, Tree, make_tree
 
-from vipocc.data_manifests import kitti_360
-from vipocc.data_manifests.calibration import read_calibration, read_poses
 from vipocc.data_manifests.config import DataConfig
+from vipocc.data_manifests.datasets import kitti_360
+from vipocc.data_manifests.datasets.kitti_360_calibration import read_calibration, read_poses
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.views import prepared_intrinsics, prepared_poses
 from vipocc.errors import DataError
@@ -24,7 +24,7 @@ REAL = "2013_05_28_drive_0000_sync"
 @pytest.fixture(scope="module")
 def real(sample_data: Path) -> Manifest:
     root = sample_data / "KITTI-360"
-    return Manifest("kitti-360", root, kitti_360.index(root))
+    return Manifest("kitti-360", root, kitti_360.ADAPTER.index(root))
 
 
 def test_posed_frames_of_drive_0000(real: Manifest) -> None:
@@ -116,7 +116,7 @@ def test_drive_0008_has_scans_and_left_images(real: Manifest) -> None:
 def test_timestamps_are_read_by_frame_number(tree: Tree) -> None:
     path = tree.root / "data_2d_raw" / DRIVE / "image_00/timestamps.txt"
     path.write_text("".join(f"2013-05-28 08:46:{k:02d}.500000000\n" for k in range(10)))
-    table = kitti_360.index(tree.root)[DRIVE]
+    table = kitti_360.ADAPTER.index(tree.root)[DRIVE]
     assert table.timestamp[0] == np.datetime64("2013-05-28T08:46:01.5").astype("datetime64[ns]").astype(float) / 1e9
     assert np.isnan(table.timestamp[9:]).all()
     assert np.isfinite(table.timestamp[:9]).all()
@@ -138,7 +138,7 @@ def test_drive_of_ten_thousand_frames_is_indexed_quickly(tmp_path: Path) -> None
         for camera in ("image_00", "image_01"):
             tree.image(DRIVE, camera, k).touch()
     start = time.perf_counter()
-    manifest = Manifest("kitti-360", tree.root, kitti_360.index(tree.root))
+    manifest = Manifest("kitti-360", tree.root, kitti_360.ADAPTER.index(tree.root))
     manifest.save(tmp_path / "manifests/kitti-360.parquet")
     took = time.perf_counter() - start
     assert manifest.has_image(DRIVE, "image_01").all()
@@ -146,8 +146,8 @@ def test_drive_of_ten_thousand_frames_is_indexed_quickly(tmp_path: Path) -> None
 
 
 def test_quirks_name_drives_and_sources() -> None:
-    assert kitti_360.same_drive("2013_05_28_drive_0018_sync") == "2013_05_28_drive_0002_sync"
-    assert kitti_360.same_drive(DRIVE) == DRIVE
+    assert kitti_360.ADAPTER.same_drive("2013_05_28_drive_0018_sync") == "2013_05_28_drive_0002_sync"
+    assert kitti_360.ADAPTER.same_drive(DRIVE) == DRIVE
     assert all(quirk.fact and quirk.source for quirk in kitti_360.QUIRKS)
 
 
@@ -162,7 +162,7 @@ def test_quirks_name_drives_and_sources() -> None:
     ],
 )
 def test_every_file_has_a_download(path: str, download: str) -> None:
-    assert download in kitti_360.download_for(path)
+    assert download in kitti_360.ADAPTER.way_out(path)
 
 
 CALIBRATION_FAULTS = [
@@ -190,7 +190,7 @@ def test_wrong_calibration_is_one_sentence(tree: Tree, name: str, old: str, new:
     assert changed != path.read_text()
     path.write_text(changed)
     with pytest.raises(DataError, match=r"Calibrations|download it again") as caught:
-        kitti_360.index(tree.root)
+        kitti_360.ADAPTER.index(tree.root)
     assert says in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -204,7 +204,7 @@ def test_absent_or_empty_calibration(tree: Tree, name: str, state: str) -> None:
     path = tree.calibration(name)
     path.unlink() if state == "absent" else path.write_text("")
     with pytest.raises(DataError, match="missing" if state == "absent" else "empty") as caught:
-        kitti_360.index(tree.root)
+        kitti_360.ADAPTER.index(tree.root)
     assert str(path) in str(caught.value)
     assert "Calibrations (28K)" in str(caught.value)
 
@@ -229,7 +229,7 @@ def test_wrong_poses_name_the_frame(tree: Tree, fault: str) -> None:
     lines[at] = lines[at].replace(old, new)
     path.write_text("\n".join(lines))
     with pytest.raises(DataError) as caught:
-        kitti_360.index(tree.root)
+        kitti_360.ADAPTER.index(tree.root)
     assert says in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -237,17 +237,17 @@ def test_wrong_poses_name_the_frame(tree: Tree, fault: str) -> None:
 def test_empty_and_absent_poses(tree: Tree) -> None:
     tree.poses(DRIVE).write_text("\n")
     with pytest.raises(DataError, match=r"empty.*Vehicle Poses"):
-        kitti_360.index(tree.root)
+        kitti_360.ADAPTER.index(tree.root)
     tree.poses(DRIVE).unlink()
     with pytest.raises(DataError, match=r"images and no poses.*Vehicle Poses"):
-        kitti_360.index(tree.root)
+        kitti_360.ADAPTER.index(tree.root)
 
 
 def test_wrong_root(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a folder"):
-        kitti_360.index(tmp_path / "nothing")
+        kitti_360.ADAPTER.index(tmp_path / "nothing")
     with pytest.raises(DataError, match="no KITTI-360 here"):
-        kitti_360.index(tmp_path)
+        kitti_360.ADAPTER.index(tmp_path)
 
 
 def test_poses_keep_double_precision(tmp_path: Path) -> None:
@@ -259,16 +259,16 @@ def test_poses_keep_double_precision(tmp_path: Path) -> None:
 
 
 def test_two_drives_are_two_sequences(pristine: Tree) -> None:
-    tables = kitti_360.index(pristine.root)
+    tables = kitti_360.ADAPTER.index(pristine.root)
     assert list(tables) == [DRIVE, SECOND]
 
 
 def test_state_sees_new_files_and_changed_poses(tree: Tree) -> None:
-    before = kitti_360.state(tree.root)
-    assert kitti_360.state(tree.root) == before
+    before = kitti_360.ADAPTER.state(tree.root)
+    assert kitti_360.ADAPTER.state(tree.root) == before
     tree.image(DRIVE, "image_00", 3).unlink()
-    removed = kitti_360.state(tree.root)
+    removed = kitti_360.ADAPTER.state(tree.root)
     assert removed != before
     path = tree.poses(DRIVE)
     path.write_text(path.read_text().replace("2000", "2001"))
-    assert kitti_360.state(tree.root) != removed
+    assert kitti_360.ADAPTER.state(tree.root) != removed

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from kitti_tree import DRIVE, SECOND, Tree
 
-from vipocc.data_manifests import kitti_360
 from vipocc.data_manifests.config import DataConfig
+from vipocc.data_manifests.datasets import kitti_360
 from vipocc.data_manifests.manifest import FrameKey, Manifest, role_bit
 from vipocc.data_manifests.views import View, sample_views
 from vipocc.errors import DataError, MissingInputError, UsageError
@@ -20,7 +20,7 @@ from vipocc.errors import DataError, MissingInputError, UsageError
 
 @pytest.fixture(scope="module")
 def manifest(pristine: Tree) -> Manifest:
-    made = Manifest("kitti-360", pristine.root, kitti_360.index(pristine.root), digest="abc")
+    made = Manifest("kitti-360", pristine.root, kitti_360.ADAPTER.index(pristine.root), digest="abc")
     left = np.zeros(made.rows(DRIVE), np.uint16)
     left[[2, 5]] = role_bit("train", "key"), role_bit("test", "key") | role_bit("train", "neighbour")
     right = np.zeros_like(left)

@@ -11,25 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kitti_tree import DRIVE, SECOND, Tree
 
-from vipocc.data_manifests import kitti_360
-from vipocc.data_manifests.adapters import adapter
 from vipocc.data_manifests.config import DataConfig
+from vipocc.data_manifests.datasets import adapter, kitti_360
 from vipocc.data_manifests.manifest import FrameKey, Manifest, role_bit
-from vipocc.data_manifests.splits import (
-    SplitLists,
-    assign_roles,
-    compact,
-    expand,
-    packaged,
-    read_folder,
-    refuse_overlap,
-    supervision_leaks,
-)
+from vipocc.data_manifests.roles import assign_roles, refuse_overlap, supervision_leaks
+from vipocc.data_manifests.splits import SplitLists, compact, expand, packaged, read_folder
 from vipocc.errors import ConfigError, DataError
 
 
 def test_packaged_seg_equals_the_published_lists(sample_data: Path) -> None:
-    ours = packaged("kitti-360", "seg")
+    ours = packaged("kitti-360", kitti_360.ADAPTER.splits, "seg")
     published = read_folder(sample_data / "splits/kitti_360_seg")
     assert {split: ours.count(split) for split in ours.frames} == {"train": 98_008, "val": 11_451, "test": 446}
     for split, frames in published.frames.items():
@@ -37,12 +28,12 @@ def test_packaged_seg_equals_the_published_lists(sample_data: Path) -> None:
         for group, ids in frames.items():
             np.testing.assert_array_equal(ours.frames[split][group], ids)
     assert ours.digest() == published.digest()
-    refuse_overlap(ours, kitti_360.same_drive)
+    refuse_overlap(ours, kitti_360.ADAPTER.same_drive)
 
 
 def test_packaged_seg_has_the_known_ranges() -> None:
     """Per-drive facts of published_system.md 1.6."""
-    seg = packaged("kitti-360", "seg").frames
+    seg = packaged("kitti-360", kitti_360.ADAPTER.splits, "seg").frames
     train = seg["train"]["2013_05_28_drive_0009_sync", "r"]
     assert (len(train), train[0], train[-1]) == (9_047, 80, 11_375)
     val = seg["val"]["2013_05_28_drive_0006_sync", "l"]
@@ -94,7 +85,7 @@ def test_absent_and_damaged_lists(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_folder(tmp_path)
     with pytest.raises(ConfigError, match=r"no split 'sag'.*seg"):
-        packaged("kitti-360", "sag")
+        packaged("kitti-360", kitti_360.ADAPTER.splits, "sag")
 
 
 def test_packaged_name_wins_over_a_folder_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,11 +111,11 @@ def test_train_that_meets_test_is_refused() -> None:
         refuse_overlap(_lists(train={("d", "r"): [1, 2, 5]}, test={("d", "l"): [2, 5, 7]}))
     renamed = _lists(train={("2013_05_28_drive_0002_sync", "l"): [5]}, test={("2013_05_28_drive_0018_sync", "l"): [5]})
     with pytest.raises(DataError, match="1 frames are in both"):
-        refuse_overlap(renamed, kitti_360.same_drive)
+        refuse_overlap(renamed, kitti_360.ADAPTER.same_drive)
 
 
 def _assign(tree: Tree, lists: SplitLists, **config: object) -> Manifest:
-    manifest = Manifest("kitti-360", tree.root, kitti_360.index(tree.root))
+    manifest = Manifest("kitti-360", tree.root, kitti_360.ADAPTER.index(tree.root))
     return assign_roles(manifest, lists, DataConfig.model_validate(config))
 
 

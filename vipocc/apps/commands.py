@@ -7,12 +7,15 @@ from pathlib import Path
 import click
 
 from vipocc.cli import App, pass_app, path_option, workspace_options
-from vipocc.workspace import DATASETS, Workspace
+from vipocc.workspace import Workspace
 
 
 @click.command()
 @click.option(
-    "--dataset", required=True, type=click.Choice(DATASETS), help="Which dataset; 'synthetic' needs no files at all."
+    "--dataset",
+    required=True,
+    metavar="NAME",
+    help="kitti-360, kitti-raw, ddad or synthetic, which needs no files at all.",
 )
 @path_option("--root", metavar="FOLDER", help="Folder the dataset was unpacked into; never written to.")
 @click.option(
@@ -28,10 +31,10 @@ def init(app: App, dataset: str, root: Path | None, scale: float | None, full_fi
     the first command that needs it.
     """
     from vipocc import config
-    from vipocc.data_manifests.adapters import adapter
+    from vipocc.data_manifests.datasets import adapter
     from vipocc.errors import UsageError
 
-    adapter(dataset)  # a dataset that cannot be read yet is refused before anything is written
+    adapter(dataset)  # an unknown dataset is refused before anything is written
     if dataset != "synthetic" and (scale is not None or full_fisheye):
         raise UsageError(
             f"--scale and --full-fisheye are of the synthetic world, not of {dataset}", fix="leave them out"

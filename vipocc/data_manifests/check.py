@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from vipocc.data_manifests import kitti_360
-from vipocc.data_manifests.adapters import Adapter, adapter
 from vipocc.data_manifests.config import DataConfig
+from vipocc.data_manifests.datasets import Adapter, FileKind, adapter
 from vipocc.data_manifests.ground_truth.sweeps import read_velodyne
 from vipocc.data_manifests.images import read_png
 from vipocc.data_manifests.manifest import SPLITS, Manifest
-from vipocc.data_manifests.splits import SplitLists, assign_roles, refuse_overlap, supervision_leaks
+from vipocc.data_manifests.roles import assign_roles, key_camera, refuse_overlap, supervision_leaks
+from vipocc.data_manifests.splits import SplitLists
 from vipocc.data_manifests.views import rig, view_offsets
 from vipocc.errors import DataError
 
@@ -133,11 +133,12 @@ def check(root: Path, dataset: str, config: DataConfig, *, deep: bool = False, j
 
 
 def _drive(manifest: Manifest, drive: str, config: DataConfig) -> DriveReport:
+    reader = adapter(manifest.dataset)
     ids = manifest.frame_ids(drive)
     cameras = {}
     for camera in manifest.cameras(drive):
         images = int(manifest.has_image(drive, camera).sum())
-        there = kitti_360.count_files(manifest.root / kitti_360.image_folder(drive, camera), ".png")
+        there = reader.count_images(manifest.root, drive, camera)
         cameras[camera] = CameraReport(images, there - images)
     return DriveReport(
         drive=drive,
@@ -147,7 +148,7 @@ def _drive(manifest: Manifest, drive: str, config: DataConfig) -> DriveReport:
         gaps=int((np.diff(ids) > config.max_gap_ids).sum()),
         cameras=cameras,
         scans=int(manifest.has_lidar(drive).sum()),
-        facts=[quirk.fact for quirk in kitti_360.QUIRKS if quirk.drive == drive],
+        facts=[quirk.fact for quirk in reader.quirks if quirk.drive == drive],
     )
 
 
@@ -165,27 +166,27 @@ class _Tally:
 
 
 def _lacks(manifest: Manifest, lists: SplitLists, config: DataConfig) -> list[Lack]:
-    tallies: dict[tuple[str, str, str], _Tally] = {}
+    tallies: dict[tuple[str, str, FileKind], _Tally] = {}
 
-    def count(job: str, what: str, kind: str, drive: str, missing: int, needed: int) -> None:
+    def count(job: str, what: str, kind: FileKind, drive: str, missing: int, needed: int) -> None:
         tallies.setdefault((job, what, kind), _Tally()).add(drive, missing, needed)
 
-    known, left = set(manifest.sequences), rig(manifest.dataset).stereo[0]
+    known, left = set(manifest.sequences), rig(manifest.dataset).left
     for split, job in (("train", "train"), ("val", "validation"), ("test", "evaluation")):
         wanted: dict[tuple[str, str], list[np.ndarray]] = {}
         for (drive, side), ids in lists.frames[split].items():
             if drive not in known:
                 count(job, "poses", "poses", drive, len(ids), len(ids))
-                count(job, "stereo images", "perspective", drive, len(ids), len(ids))
+                count(job, "stereo images", "images", drive, len(ids), len(ids))
                 if split == "train":
                     count("priors", "poses", "poses", drive, len(ids), len(ids))
-                    count("priors", "stereo images", "perspective", drive, len(ids), len(ids))
+                    count("priors", "stereo images", "images", drive, len(ids), len(ids))
                 if split == "train" and config.fisheye:
-                    count(job, "fisheye images", "fisheye", drive, len(ids), len(ids))
+                    count(job, "fisheye images", "fisheyes", drive, len(ids), len(ids))
                 if split == "test":
                     count(job, "LiDAR sweeps", "scans", drive, len(ids), len(ids))
                 continue
-            camera = rig(manifest.dataset).stereo["lr".index(side)]
+            camera = key_camera(manifest.dataset, side)
             frame_ids, total = manifest.frame_ids(drive), manifest.rows(drive)
             count(job, "poses", "poses", drive, int((~np.isin(ids, frame_ids)).sum()), len(ids))
             rows = np.flatnonzero(np.isin(frame_ids, ids))
@@ -196,7 +197,8 @@ def _lacks(manifest: Manifest, lists: SplitLists, config: DataConfig) -> list[La
             rows = np.unique(np.concatenate(parts))
             missing = int((~manifest.has_image(drive, name)[rows]).sum())
             fisheye = name in rig(manifest.dataset).fisheye.values()
-            what, kind = ("fisheye images", "fisheye") if fisheye else ("stereo images", "perspective")
+            kind: FileKind
+            what, kind = ("fisheye images", "fisheyes") if fisheye else ("stereo images", "images")
             count(job, what, kind, drive, missing, len(rows))
             if not fisheye and split == "train":
                 count("priors", what, kind, drive, missing, len(rows))
@@ -205,7 +207,14 @@ def _lacks(manifest: Manifest, lists: SplitLists, config: DataConfig) -> list[La
                 lack = int((~manifest.has_lidar(drive)[sweeps]).sum())
                 count(job, "LiDAR sweeps", "scans", drive, lack, len(sweeps))
     return [
-        Lack(job, what, tally.missing, tally.needed, kitti_360.DOWNLOADS[kind], sorted(tally.drives))
+        Lack(
+            job,
+            what,
+            tally.missing,
+            tally.needed,
+            adapter(manifest.dataset).download(kind, min(tally.drives)),
+            sorted(tally.drives),
+        )
         for (job, what, kind), tally in tallies.items()
         if tally.missing
     ]

@@ -65,7 +65,7 @@ def index_command(app: App, no_auto: bool) -> None:
     from vipocc.data_manifests import stage
 
     workspace, config = app.workspace, app.config
-    app.say(f"indexing {workspace.dataset} at {workspace.root}, split {config.data.split}")
+    app.say(f"indexing {workspace.dataset} at {workspace.root}, split {config.data.split or 'as packaged'}")
     stage.ensure_world(workspace, config, auto=not no_auto)
     manifest = stage.index(workspace, config, again=True).manifest
     manifest.save(workspace.manifest)
@@ -96,7 +96,7 @@ def prepare_command(app: App, split: str, kinds: str, no_auto: bool, jobs: int |
     height, width = config.data.image_size
     app.say(
         f"preparing {', '.join(chosen)} of {workspace.dataset} at {height}x{width}, split {split} "
-        f"of {config.data.split if workspace.dataset != 'synthetic' else 'the world'}"
+        f"of {config.data.split or 'its own lists'}"
     )
     stage.ensure_world(workspace, config, auto=not no_auto, jobs=jobs)
     manifest = stage.ensure_prepared(workspace, config, split, chosen, jobs=jobs)

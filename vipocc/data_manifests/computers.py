@@ -12,11 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vipocc.data_manifests.adapters import adapter
 from vipocc.data_manifests.config import DataConfig
+from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.ground_truth.depth_raster import sparse_depth, sparse_depth_official
 from vipocc.data_manifests.ground_truth.occupancy import level_from_world, occupancy_ground_truth
-from vipocc.data_manifests.ground_truth.sweeps import ANGULAR_BINS, SweepCache, read_velodyne
+from vipocc.data_manifests.ground_truth.sweeps import ANGULAR_BINS, SweepCache
 from vipocc.data_manifests.images import Preparation, read_png
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.views import prepared_intrinsics, rig
@@ -52,7 +52,7 @@ class _Computer:
         if path is None:
             raise DataError(f"row {row} has no LiDAR scan", where=sequence)
         try:
-            points = read_velodyne(path)
+            points = adapter(self.dataset).read_scan(path)
         except DataError as error:
             raise DataError(error.what, where=path, fix=self._fix(path)) from None
         if len(points) < ANGULAR_BINS:
@@ -77,7 +77,7 @@ class FramesComputer(_Computer):
         """Return the prepared images of some rows of `<sequence>/<camera>`."""
         sequence, camera = unit.group.split("/")
         if (sequence, camera) not in self._preparations:
-            stereo = self.manifest.camera_model(sequence, rig(self.dataset).stereo[0])
+            stereo = self.manifest.camera_model(sequence, rig(self.dataset).left)
             if not isinstance(stereo, Pinhole):
                 raise DataError("the left stereo camera is not a pinhole camera", where=sequence)
             model = self.manifest.camera_model(sequence, camera)
@@ -130,7 +130,7 @@ class OccupancyComputer(_Computer):
         if sequence not in self._caches:
             # Sweeps of another drive are of no further use: units come drive by drive.
             self._caches = {sequence: SweepCache(partial(self._points, sequence), self.config.sweeps + 20)}
-        cache, left = self._caches[sequence], rig(self.dataset).stereo[0]
+        cache, left = self._caches[sequence], rig(self.dataset).left
         made: dict[str, list[Any]] = {"occupied": [], "visible": [], "sweeps": []}
         for row in rows:
             window = sweep_rows(self.manifest, sequence, row, self.config.sweeps)

@@ -24,8 +24,9 @@ class DataConfig(Schema):
     resize: Literal["area", "bilinear"] = "area"
     """Filter for making images smaller: `area` averages, `bilinear` (the released way) aliases."""
 
-    split: str = "seg"
-    """A packaged split of the dataset, or a folder with {train,val,test}_files.txt (or .gz) in the published format.
+    split: str | None = None
+    """A packaged split of the dataset, by default its first (`seg`, `eigen_zhou`, `val`), or a folder with
+    {train,val,test}_files.txt (or .gz) in the published format.
 
     The synthetic world brings its own lists and ignores this."""
 

@@ -121,7 +121,7 @@ class Manifest:
         ids = self.frame_ids(sequence)
         row = int(np.searchsorted(ids, frame_id))
         if row == len(ids) or ids[row] != frame_id:
-            raise DataError(f"frame {frame_id} has no pose", where=sequence, fix="choose a frame that is in poses.txt")
+            raise DataError(f"frame {frame_id} has no pose", where=sequence, fix="choose a frame that has one")
         return row
 
     def timestamps(self, sequence: str) -> np.ndarray:

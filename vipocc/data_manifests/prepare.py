@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from vipocc.data_manifests.adapters import adapter
 from vipocc.data_manifests.computers import (
     FramesComputer,
     LidarComputer,
@@ -19,6 +18,7 @@ from vipocc.data_manifests.computers import (
     sweep_rows,
 )
 from vipocc.data_manifests.config import DataConfig
+from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.ground_truth.occupancy import (
     OFFICIAL_TOLERANCE,
     SLICE_GRID,
@@ -27,7 +27,6 @@ from vipocc.data_manifests.images import header_fault
 from vipocc.data_manifests.manifest import SPLITS, Manifest
 from vipocc.data_manifests.views import rig
 from vipocc.errors import DataError, UsageError
-from vipocc.geometry.cameras import Mei
 from vipocc.stores import (
     ArraySpec,
     LocalExecutor,
@@ -66,7 +65,6 @@ KINDS = ("frames", "lidar", "occupancy")
 #: Rows per (sequence, camera).
 Rows = Mapping[tuple[str, str], np.ndarray]
 
-_CALIBRATION = ("perspective.txt", "calib_cam_to_pose.txt", "calib_cam_to_velo.txt")
 # Below this many rows the start of worker processes costs more than they save.
 _WORTH_PROCESSES = 128
 
@@ -157,8 +155,8 @@ def plan_frames(manifest: Manifest, manifest_path: Path, store: Path, config: Da
     for (sequence, camera), wanted in sorted(rows.items()):
         model = manifest.camera_model(sequence, camera)
         # A fisheye is resampled through the calibration, so its rows are made again when that changes.
-        own = (f"{camera}.yaml", "perspective.txt") if isinstance(model, Mei) else ()
-        extra = _calibration_refs(manifest.root, own)
+        own = adapter(manifest.dataset).calibration_files(manifest.root, sequence, camera)
+        extra = [file_ref(manifest.root / name, manifest.root) for name in own]
         inputs = {
             int(row): [file_ref(manifest.image_path(sequence, camera, row), manifest.root), *extra] for row in wanted
         }
@@ -187,10 +185,11 @@ def plan_lidar(manifest: Manifest, manifest_path: Path, store: Path, config: Dat
         "raster": "official" if config.convention == "official" else "nearest point in front of the camera",
         "image_size": list(config.image_size),
     }
-    extra = _calibration_refs(manifest.root, _CALIBRATION)
     requests: list[Request] = []
     skipped = 0
     for (sequence, camera), listed in sorted(rows.items()):
+        own = adapter(manifest.dataset).lidar_files(manifest.root, sequence)
+        extra = [file_ref(manifest.root / name, manifest.root) for name in own]
         wanted = listed[manifest.has_lidar(sequence)[listed]]
         skipped += len(listed) - len(wanted)
         inputs = {int(row): [*_scan_refs(manifest, sequence, [row]), *extra] for row in wanted}
@@ -255,7 +254,7 @@ def plan_occupancy(manifest: Manifest, manifest_path: Path, store: Path, config:
 
 def lidar_rows(manifest: Manifest, split: str) -> dict[tuple[str, str], np.ndarray]:
     """Return which rows get sparse depth: the left camera's keys of a split."""
-    left = rig(manifest.dataset).stereo[0]
+    left = rig(manifest.dataset).left
     return {group: rows for group, rows in manifest.key_rows(split).items() if group[1] == left}
 
 
@@ -308,9 +307,9 @@ def _refuse_bad_scan(manifest: Manifest, sequence: str, row: int) -> None:
     if path is None:
         raise UsageError(f"row {row} of {sequence} has no LiDAR scan")
     fix = adapter(manifest.dataset).way_out(path.relative_to(manifest.root).as_posix())
-    size = file_ref(path, manifest.root)["size"]
-    if not size or size % 16:
-        raise DataError(f"a LiDAR scan is truncated ({size} bytes, 16 a point)", where=path, fix=fix)
+    fault = adapter(manifest.dataset).scan_fault(path, file_ref(path, manifest.root)["size"])
+    if fault is not None:
+        raise DataError(fault, where=path, fix=fix)
 
 
 def _scan_refs(manifest: Manifest, sequence: str, rows: Sequence[int] | np.ndarray) -> list[Json]:
@@ -325,13 +324,9 @@ def _scan_refs(manifest: Manifest, sequence: str, rows: Sequence[int] | np.ndarr
 def _window_ref(manifest: Manifest, sequence: str, row: int, window: np.ndarray) -> Json:
     # One digest for up to 300 sweeps: naming each in every row's record would take more room than the ground truth.
     state = hashlib.blake2b(digest_size=16)
-    left = rig(manifest.dataset).stereo[0]
+    left = rig(manifest.dataset).left
     for ref in _scan_refs(manifest, sequence, window):
         state.update(f"{ref['path']} {ref['size']} {ref['mtime_ns']};".encode())
     state.update(manifest.world_from_camera(sequence, left)[row].tobytes())
     state.update(manifest.world_from_lidar(sequence)[window].tobytes())
     return {"store": "manifest", "group": sequence, "row": row, "digest": state.hexdigest()}
-
-
-def _calibration_refs(root: Path, names: Sequence[str]) -> list[Json]:
-    return [file_ref(root / "calibration" / name, root) for name in names]

@@ -1,4 +1,4 @@
-"""Splits: which frames train, val and test list, and which of them make samples."""
+"""Splits: which frames train, val and test list, as packaged ranges or in the published lists' own format."""
 
 from __future__ import annotations
 
@@ -14,16 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from vipocc.data_manifests.config import DataConfig
-from vipocc.data_manifests.manifest import SPLITS, Manifest, role_bit
-from vipocc.data_manifests.views import rig, view_offsets
+from vipocc.data_manifests.tables import SPLITS
 from vipocc.errors import ConfigError, DataError
 
 #: (sequence, side) -> frame ids int64, increasing; side is "l" or "r", the camera of the stereo pair that is the key.
 Frames = Mapping[tuple[str, str], np.ndarray]
 
-_PACKAGED = {"kitti-360": {"seg": "kitti_360_seg.json"}}
-_LINE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)\s+(\d{1,18})\s+([lr])")
+_LINE = re.compile(r"((?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*)\s+(\d{1,18})\s+([lr])")
 
 
 @dataclass(frozen=True)
@@ -47,18 +44,22 @@ class SplitLists:
         return state.hexdigest()
 
 
-def is_packaged(dataset: str, name: str) -> bool:
-    """Tell whether a split of that name ships with vipocc."""
-    return name in _PACKAGED.get(dataset, {})
+def is_packaged(known: Mapping[str, str], name: str) -> bool:
+    """Tell whether a split of that name ships with vipocc, `known` being a dataset's names and files."""
+    return name in known
 
 
-def packaged(dataset: str, name: str) -> SplitLists:
+def packaged(dataset: str, known: Mapping[str, str], name: str) -> SplitLists:
     """Return a split that ships with vipocc, kept as ranges of frame ids.
+
+    Args:
+        dataset: whose split.
+        known: its packaged splits, names and files below `splits/`.
+        name: which.
 
     Raises:
         ConfigError: there is none of that name.
     """
-    known = _PACKAGED.get(dataset, {})
     if name not in known:
         raise ConfigError(
             f"there is no split '{name}' of {dataset}, and no folder of that name",
@@ -78,10 +79,10 @@ def packaged(dataset: str, name: str) -> SplitLists:
     return SplitLists(name, frames)
 
 
-def read_folder(folder: Path) -> SplitLists:
+def read_folder(folder: Path, sequence_of: Callable[[str], str] = lambda listed: listed) -> SplitLists:
     """Read lists in the published format: a line `<sequence> <frame id> <l|r>` per sample.
 
-    A list may be gzipped, and may lack; not all three.
+    A list may be gzipped, and may lack; not all three. `sequence_of` turns a list's name of a sequence into vipocc's.
 
     Raises:
         DataError: there is no list, a line is malformed, or a frame is listed twice.
@@ -89,7 +90,7 @@ def read_folder(folder: Path) -> SplitLists:
     frames: dict[str, Frames] = {}
     for split in SPLITS:
         path = next((p for p in (folder / f"{split}_files.txt", folder / f"{split}_files.txt.gz") if p.is_file()), None)
-        frames[split] = {} if path is None else _read_list(path)
+        frames[split] = {} if path is None else _read_list(path, sequence_of)
     if not any(frames.values()):
         raise DataError(
             "no split list here",
@@ -99,7 +100,7 @@ def read_folder(folder: Path) -> SplitLists:
     return SplitLists(str(folder), frames)
 
 
-def _read_list(path: Path) -> Frames:
+def _read_list(path: Path, sequence_of: Callable[[str], str]) -> Frames:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
@@ -114,7 +115,7 @@ def _read_list(path: Path) -> Frames:
             raise DataError(
                 f"line {number} is '{line[:60]}', not '<sequence> <frame id> <l or r>'", where=path, fix="mend the line"
             )
-        collected.setdefault((match[1], match[3]), []).append(int(match[2]))
+        collected.setdefault((sequence_of(match[1]), match[3]), []).append(int(match[2]))
     frames = {}
     for (sequence, side), numbers in collected.items():
         ids, counts = np.unique(np.array(numbers, np.int64), return_counts=True)
@@ -140,117 +141,3 @@ def compact(ids: np.ndarray) -> str:
         return ""
     runs = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
     return " ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def refuse_overlap(lists: SplitLists, same_drive: Callable[[str], str] = lambda drive: drive) -> None:
-    """Raise `DataError` if a frame that train lists is also listed by test, from whichever camera."""
-    train, test = (_by_drive(lists.frames[split], same_drive) for split in ("train", "test"))
-    both = {drive: np.intersect1d(train[drive], test[drive]) for drive in train.keys() & test.keys()}
-    total = sum(len(ids) for ids in both.values())
-    if total:
-        drive = min(drive for drive, ids in both.items() if len(ids))
-        raise DataError(
-            f"{total} frames are in both the train and the test list, such as frame {both[drive][0]} of {drive}",
-            where=lists.name,
-            fix="remove them from train_files.txt: what is trained on them cannot be tested on them",
-        )
-
-
-def assign_roles(manifest: Manifest, lists: SplitLists, config: DataConfig) -> Manifest:
-    """Return the manifest with the roles that the lists give its images.
-
-    A val or test sample needs just its key image. A training sample needs all its views (`views.view_offsets`), and its
-    t+1 within `max_gap_ids` and `max_gap_metres`. Samples that lack something are left out and counted by reason in
-    `Manifest.left_out`.
-    """
-    roles: dict[tuple[str, str], np.ndarray] = {}
-    left_out: dict[str, dict[str, int]] = {}
-    known = set(manifest.sequences)
-    for split in SPLITS:
-        reasons: dict[str, int] = {}
-        for (sequence, side), ids in sorted(lists.frames[split].items()):
-            if sequence not in known:
-                _add(reasons, "the drive is not there", len(ids))
-                continue
-            camera = rig(manifest.dataset).stereo["lr".index(side)]
-            rows = _rows(manifest.frame_ids(sequence), ids, reasons)
-            offsets = view_offsets(manifest.dataset, camera, config) if split == "train" else [(camera, 0)]
-            rows = _usable(manifest, sequence, rows, offsets, config, reasons)
-            for position, (name, step) in enumerate(offsets):
-                bits = roles.setdefault((sequence, name), np.zeros(manifest.rows(sequence), np.uint16))
-                bits[rows + step] |= np.uint16(role_bit(split, _role(position)))
-        left_out[split] = reasons
-    return manifest.with_roles(roles, left_out)
-
-
-def supervision_leaks(manifest: Manifest) -> dict[str, int]:
-    """Return how many images that training samples see are of frames that val or test lists, by split and role.
-
-    They are a property of the published lists, whose windows interleave, and are reported, not mended.
-    """
-    found: dict[str, int] = {}
-    for split in ("val", "test"):
-        held_out: dict[str, np.ndarray] = {}
-        for (sequence, _), rows in manifest.key_rows(split).items():
-            held = held_out.setdefault(sequence, np.zeros(manifest.rows(sequence), bool))
-            held[rows] = True
-        for sequence, held in held_out.items():
-            for camera in manifest.cameras(sequence):
-                bits = manifest.roles(sequence, camera)
-                for role in ("neighbour", "fisheye"):
-                    count = int((held & ((bits & role_bit("train", role)) != 0)).sum())
-                    _add(found, f"{split}: {role}", count)
-    return found
-
-
-def _role(position: int) -> str:
-    return "key" if position == 0 else "neighbour" if position < 4 else "fisheye"
-
-
-def _rows(frame_ids: np.ndarray, ids: np.ndarray, reasons: dict[str, int]) -> np.ndarray:
-    rows = np.searchsorted(frame_ids, ids)
-    posed = frame_ids[np.minimum(rows, len(frame_ids) - 1)] == ids
-    _add(reasons, "the frame has no pose", int((~posed).sum()))
-    return np.asarray(rows[posed])
-
-
-def _usable(
-    manifest: Manifest,
-    sequence: str,
-    rows: np.ndarray,
-    offsets: list[tuple[str, int]],
-    config: DataConfig,
-    reasons: dict[str, int],
-) -> np.ndarray:
-    total = manifest.rows(sequence)
-    last = max(step for _, step in offsets)
-    rows = _keep(rows, rows + last < total, "the drive ends within the sample", reasons)
-    if last:
-        ids = manifest.frame_ids(sequence)
-        near = ids[rows + 1] - ids[rows] <= config.max_gap_ids
-        rows = _keep(rows, near, f"t+1 is more than {config.max_gap_ids} frame ids away", reasons)
-        places = manifest.world_from_camera(sequence, offsets[0][0])[:, :3, 3]
-        near = np.linalg.norm(places[rows + 1] - places[rows], axis=1) <= config.max_gap_metres
-        rows = _keep(rows, near, f"t+1 is more than {config.max_gap_metres:g} m away", reasons)
-    for position, (camera, step) in enumerate(offsets):
-        there = manifest.has_image(sequence, camera)[rows + step]
-        kind = "a fisheye image" if _role(position) == "fisheye" else "an image"
-        rows = _keep(rows, there, f"{kind} is missing", reasons)
-    return rows
-
-
-def _keep(rows: np.ndarray, good: np.ndarray, reason: str, reasons: dict[str, int]) -> np.ndarray:
-    _add(reasons, reason, int((~good).sum()))
-    return np.asarray(rows[good])
-
-
-def _add(counts: dict[str, int], name: str, count: int) -> None:
-    if count:
-        counts[name] = counts.get(name, 0) + count
-
-
-def _by_drive(frames: Frames, same_drive: Callable[[str], str]) -> dict[str, np.ndarray]:
-    parts: dict[str, list[np.ndarray]] = {}
-    for (sequence, _), ids in frames.items():
-        parts.setdefault(same_drive(sequence), []).append(ids)
-    return {drive: np.unique(np.concatenate(found)) for drive, found in parts.items()}

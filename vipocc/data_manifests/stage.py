@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vipocc.data_manifests import prepare
-from vipocc.data_manifests.adapters import adapter
 from vipocc.data_manifests.config import DataConfig
+from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.manifest import SPLITS, Manifest, read_metadata
-from vipocc.data_manifests.splits import assign_roles, refuse_overlap
+from vipocc.data_manifests.roles import assign_roles, refuse_overlap
 from vipocc.data_manifests.synthetic.generate import estimate, generate, is_complete
 from vipocc.errors import DataError, MissingInputError, UsageError
 from vipocc.progress import duration, say, size

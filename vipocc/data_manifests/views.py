@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from vipocc.data_manifests.config import DataConfig
+from vipocc.data_manifests.datasets import Rig, adapter
 from vipocc.data_manifests.manifest import FrameKey, Manifest
-from vipocc.errors import DataError, UsageError
+from vipocc.errors import DataError
 from vipocc.geometry.cameras import Mei, Pinhole
 from vipocc.geometry.ndc import resize_intrinsics
 from vipocc.geometry.poses import virtual_rotation
@@ -23,48 +22,29 @@ class View(NamedTuple):
     row: int
 
 
-@dataclass(frozen=True)
-class Rig:
-    """How the cameras of a dataset stand to one another."""
-
-    stereo: tuple[str, str]
-    """The left and the right camera."""
-    fisheye: Mapping[str, str] = field(default_factory=dict)
-    """For each camera of the stereo pair, the fisheye on its side."""
-
-    def other(self, camera: str) -> str:
-        """Return the second camera of the pair."""
-        left, right = self.stereo
-        return right if camera == left else left
-
-
-_KITTI_360 = Rig(("image_00", "image_01"), {"image_00": "image_02", "image_01": "image_03"})
-RIGS: Mapping[str, Rig] = {"kitti-360": _KITTI_360, "synthetic": _KITTI_360}
-
-
 def rig(dataset: str) -> Rig:
     """Return the camera rig of a dataset."""
-    if dataset not in RIGS:
-        raise UsageError(f"no camera rig is known for dataset '{dataset}'", fix=f"use one of {', '.join(RIGS)}")
-    return RIGS[dataset]
+    return adapter(dataset).rig
 
 
 def view_offsets(dataset: str, camera: str, config: DataConfig) -> list[tuple[str, int]]:
     """Return (camera, rows after the key) of a sample's views in the published order.
 
-    Key t, key t+1, other t, other t+1; with fisheyes then key-side t+10, t+11, other-side t+10, t+11.
+    Key t, key t+1, other t, other t+1; with fisheyes then key-side t+10, t+11, other-side t+10, t+11. Cameras that the
+    dataset has not are left out.
     """
     cameras = rig(dataset)
-    other = cameras.other(camera)
-    offsets = [(camera, 0), (camera, 1), (other, 0), (other, 1)]
+    sides = [name for name in (camera, cameras.other(camera)) if name is not None]
+    offsets = [(side, step) for side in sides for step in (0, 1)]
     if config.fisheye:
-        for side in (camera, other):
-            offsets += [(cameras.fisheye[side], config.fisheye_offset + step) for step in (0, 1)]
+        for side in sides:
+            if side in cameras.fisheye:
+                offsets += [(cameras.fisheye[side], config.fisheye_offset + step) for step in (0, 1)]
     return offsets
 
 
 def sample_views(manifest: Manifest, key: FrameKey, config: DataConfig) -> list[View]:
-    """Return the views of a training sample in the published order: eight, or four with stereo alone.
+    """Return the views of a training sample in the published order: eight, four with stereo alone, two with one camera.
 
     Raises:
         DataError: the drive ends before the last view. Keys that the manifest lists for `train` never do.
@@ -87,7 +67,7 @@ def prepared_intrinsics(manifest: Manifest, sequence: str, camera: str, config: 
     """
     model = manifest.camera_model(sequence, camera)
     if isinstance(model, Mei):
-        model = manifest.camera_model(sequence, rig(manifest.dataset).stereo[0])
+        model = manifest.camera_model(sequence, rig(manifest.dataset).left)
     if not isinstance(model, Pinhole):
         raise DataError("the left stereo camera is not a pinhole camera", where=f"{sequence}/{camera}")
     return np.asarray(

@@ -122,7 +122,7 @@ def select_keys(manifest: Manifest, split: str, limit: int | None) -> list[Frame
     Raises:
         DataError: there are none.
     """
-    left = rig(manifest.dataset).stereo[0]
+    left = rig(manifest.dataset).left
     keys = [key for key in manifest.keys(split) if key.camera == left]
     if not keys:
         raise DataError(f"split {split} has no key frame of {left}", where=manifest.dataset, fix="use another --split")

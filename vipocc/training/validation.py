@@ -166,7 +166,7 @@ class Validation:
 def _candidates(workspace: Workspace, manifest: Manifest, config: Any) -> Iterator[ValidationFrame]:
     """Yield the val keys that are prepared, in order, with what else there is of them."""
     held = {kind: _Held(workspace, kind) for kind in ("frames", "lidar", "occupancy", "depth")}
-    left = rig(manifest.dataset).stereo[0]
+    left = rig(manifest.dataset).left
     for key in manifest.keys("val"):
         group, truth = f"{key.sequence}/{key.camera}", occupancy_group(config.data, key.sequence)
         if held["frames"].has(group, key.row):

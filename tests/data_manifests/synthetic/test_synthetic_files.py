@@ -124,11 +124,11 @@ def test_drives_differ_in_layout_palette_and_light(world):
 
 
 def test_the_kitti_360_adapter_reads_it(files):
-    from vipocc.data_manifests import kitti_360
+    from vipocc.data_manifests.datasets import kitti_360
     from vipocc.geometry.cameras import Mei
 
     truth = ExactTruth(files.root)
-    tables = kitti_360.index(files.root)
+    tables = kitti_360.ADAPTER.index(files.root)
     assert set(tables) >= {TRAIN}
     table = tables[TRAIN]
     assert table.frame_ids[0] == 1
