@@ -86,7 +86,10 @@ def load_pth(path: Path, option: str) -> dict[str, torch.Tensor]:
     try:
         zipped = _is_zip(path)
         if zipped:
-            _check_zip(path, again)
+            status = path.stat()
+            bad = _bad_member(str(path), status.st_size, status.st_mtime_ns)
+            if bad is not None:
+                raise CheckpointError(f"the checkpoint is damaged ({bad})", where=path, fix=again)
         # The older format, one pickle after another, cannot be mapped into memory.
         held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except CheckpointError:
@@ -130,15 +133,15 @@ def _is_zip(path: Path) -> bool:
     return head == b"PK\x03\x04"
 
 
-def _check_zip(path: Path, again: str) -> None:
-    """Compare every member with its checksum: a mapped file is read without, and altered weights look like weights."""
+@cache
+def _bad_member(path: str, size: int, mtime_ns: int) -> str | None:
+    """Return what is wrong with a zip: a mapped file is read without checks, and altered weights look like weights."""
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint is truncated or damaged ({error})", where=path, fix=again) from None
-    if bad is not None:
-        raise CheckpointError(f"the checkpoint is damaged (the checksum of {bad} differs)", where=path, fix=again)
+        return str(error)
+    return None if bad is None else f"the checksum of {bad} differs"
 
 
 def _refused(path: Path, error: Exception, option: str, again: str) -> CheckpointError:
