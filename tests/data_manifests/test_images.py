@@ -1,69 +1,22 @@
-"""Decoding, resizing and fisheye resampling."""
+"""Resizing and fisheye resampling."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-from kitti_tree import DRIVE, STEREO, Tree
+from kitti_tree import Tree
 
 from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.datasets.kitti_360_calibration import read_calibration
-from vipocc.data_manifests.images import Preparation, header_fault, png_fault, read_png, resize
-from vipocc.errors import DataError
+from vipocc.data_manifests.image_files import read_image
+from vipocc.data_manifests.images import Preparation, resize
 from vipocc.geometry.cameras import Mei, Pinhole
 from vipocc.geometry.ndc import resize_intrinsics
 from vipocc.geometry.poses import virtual_rotation
 
 FIX = "get it again"
-
-
-@pytest.fixture
-def png(pristine: Tree) -> bytes:
-    return pristine.image(DRIVE, "image_00", 1).read_bytes()
-
-
-def test_decodes_to_rgb(tmp_path: Path) -> None:
-    image = np.zeros((4, 6, 3), np.uint8)
-    image[..., 0] = 200
-    path = tmp_path / "a.png"
-    cv2.imwrite(str(path), image[..., ::-1])
-    np.testing.assert_array_equal(read_png(path, (4, 6), FIX), image)
-
-
-@pytest.mark.parametrize("keep", [0, 4, 8, 20, 30, 1000, -13, -12, -4, -1])
-def test_truncation_is_found_at_every_length(tmp_path: Path, png: bytes, keep: int) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(png[:keep])
-    with pytest.raises(DataError, match=r"an image is (empty|truncated|not a PNG file|damaged).*a\.png; get it again"):
-        read_png(path, STEREO, FIX)
-    assert header_fault(path, STEREO) is not None
-
-
-def test_a_flipped_bit_is_found(tmp_path: Path, png: bytes) -> None:
-    assert png_fault(png) is None
-    altered = bytearray(png)
-    altered[len(png) // 2] ^= 1
-    path = tmp_path / "a.png"
-    path.write_bytes(altered)
-    with pytest.raises(DataError, match="checksum"):
-        read_png(path, STEREO, FIX)
-
-
-def test_other_faults(tmp_path: Path, png: bytes) -> None:
-    path = tmp_path / "a.png"
-    with pytest.raises(DataError, match="an image is missing"):
-        read_png(path, STEREO, FIX)
-    assert header_fault(path, STEREO) == "is missing"
-    path.write_bytes(b"\xff\xd8\xff" + png)
-    assert header_fault(path, STEREO) == "is not a PNG file"
-    path.write_bytes(png)
-    assert header_fault(path, STEREO) is None
-    assert header_fault(path, (48, 161)) == "is 160x48, where the calibration says 161x48"
-    with pytest.raises(DataError, match="160x48, where the calibration says 161x48"):
-        read_png(path, (48, 161), FIX)
 
 
 def test_area_averages_and_bilinear_does_not() -> None:
@@ -149,7 +102,7 @@ def test_supersampling_keeps_fine_detail_from_aliasing(pristine: Tree) -> None:
 def test_real_fisheye(sample_data: Path) -> None:
     root = sample_data / "KITTI-360"
     models = read_calibration(root / "calibration").models
-    image = read_png(root / "fisheye_sample/image_02.png", (1400, 1400), FIX)
+    image = read_image(root / "fisheye_sample/image_02.png", (1400, 1400), FIX)
     seen = Preparation(models["image_02"], models["image_00"], DataConfig())(image)
     assert (seen.shape, seen.dtype) == ((192, 640, 3), np.uint8)
     assert (seen.sum(-1) == 0).mean() < 0.01

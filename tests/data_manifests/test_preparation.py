@@ -15,7 +15,8 @@ from vipocc.data_manifests import stage
 from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.ground_truth.depth_raster import sparse_depth_reference
 from vipocc.data_manifests.ground_truth.occupancy import level_from_world, occupancy_ground_truth_reference
-from vipocc.data_manifests.images import Preparation, read_png
+from vipocc.data_manifests.image_files import read_image
+from vipocc.data_manifests.images import Preparation
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.prepare import occupancy_group, sweep_rows
 from vipocc.data_manifests.views import prepared_intrinsics
@@ -57,7 +58,7 @@ def test_everything_a_split_needs_is_prepared(workspace: Workspace, whole: Any, 
         np.testing.assert_array_equal(frames.frame_ids(group), np.arange(1, 17))
         model, left = manifest.camera_model(DRIVE, camera), manifest.camera_model(DRIVE, "image_00")
         make = Preparation(model, left, whole.data)
-        raw = read_png(tree.image(DRIVE, camera, rows[1] + 1), (model.height, model.width), "")
+        raw = read_image(tree.image(DRIVE, camera, rows[1] + 1), (model.height, model.width), "")
         np.testing.assert_array_equal(frames.read(group, rows[1], "rgb"), make(raw))
     lidar = StoreReader(workspace.store("lidar"))
     assert np.flatnonzero(lidar.rows(f"{DRIVE}/image_00")).tolist() == [0, 1, 2, 5, 11]
@@ -266,7 +267,7 @@ def test_changed_image_is_prepared_again(
     frames = StoreReader(workspace.store("frames"))
     manifest = stage.ensure_indexed(workspace, whole)
     left = manifest.camera_model(DRIVE, "image_00")
-    expected = Preparation(left, left, whole.data)(read_png(path, (left.height, left.width), ""))
+    expected = Preparation(left, left, whole.data)(read_image(path, (left.height, left.width), ""))
     np.testing.assert_array_equal(frames.read(f"{DRIVE}/image_00", 5, "rgb"), expected)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.datasets import Adapter, FileKind, adapter
 from vipocc.data_manifests.ground_truth.sweeps import read_velodyne
-from vipocc.data_manifests.images import read_png
+from vipocc.data_manifests.image_files import read_image
 from vipocc.data_manifests.manifest import SPLITS, Manifest
 from vipocc.data_manifests.roles import assign_roles, key_camera, refuse_overlap, supervision_leaks
 from vipocc.data_manifests.splits import SplitLists
@@ -260,7 +260,7 @@ def _read_all(manifest: Manifest, reader: Adapter, chosen: Sequence[tuple[str, s
         try:
             if camera:
                 model = manifest.camera_model(drive, camera)
-                read_png(path, (model.height, model.width), fix)
+                read_image(path, (model.height, model.width), fix)
             else:
                 read_velodyne(path)
         except DataError as error:

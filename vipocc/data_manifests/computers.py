@@ -17,7 +17,8 @@ from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.ground_truth.depth_raster import sparse_depth, sparse_depth_official
 from vipocc.data_manifests.ground_truth.occupancy import level_from_world, occupancy_ground_truth
 from vipocc.data_manifests.ground_truth.sweeps import ANGULAR_BINS, SweepCache
-from vipocc.data_manifests.images import Preparation, read_png
+from vipocc.data_manifests.image_files import read_image
+from vipocc.data_manifests.images import Preparation
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.views import prepared_intrinsics, rig
 from vipocc.errors import DataError
@@ -84,7 +85,7 @@ class FramesComputer(_Computer):
             self._preparations[sequence, camera] = Preparation(model, stereo, self.config)
         prepare = self._preparations[sequence, camera]
         paths = [self.manifest.image_path(sequence, camera, row) for row in rows]
-        return {"rgb": np.stack([prepare(read_png(p, prepare.raw_size, self._fix(p))) for p in paths])}
+        return {"rgb": np.stack([prepare(read_image(p, prepare.raw_size, self._fix(p))) for p in paths])}
 
 
 @dataclass

@@ -23,7 +23,7 @@ from vipocc.data_manifests.ground_truth.occupancy import (
     OFFICIAL_TOLERANCE,
     SLICE_GRID,
 )
-from vipocc.data_manifests.images import header_fault
+from vipocc.data_manifests.image_files import header_fault
 from vipocc.data_manifests.manifest import SPLITS, Manifest
 from vipocc.data_manifests.views import rig
 from vipocc.errors import DataError, UsageError
