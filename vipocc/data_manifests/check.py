@@ -48,7 +48,7 @@ class DriveReport:
     scans: int
     """Posed frames that have a LiDAR sweep."""
     facts: list[str]
-    """What is known of this drive and looks like a fault of the copy."""
+    """What is known of this drive, such as gaps that every copy has."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def check(root: Path, dataset: str, config: DataConfig, *, deep: bool = False, j
     Raises:
         DataError: calibration or poses are absent or wrong, or the lists contradict one another.
     """
-    reader = adapter(dataset)
+    reader = adapter(dataset).configured(config)
     lists = reader.lists(root, config)
     refuse_overlap(lists, reader.same_drive)
     manifest = assign_roles(Manifest(dataset, root, reader.index(root)), lists, config)
@@ -121,7 +121,7 @@ def check(root: Path, dataset: str, config: DataConfig, *, deep: bool = False, j
         dataset=dataset,
         root=str(root),
         split=lists.name,
-        drives=[_drive(manifest, drive, config) for drive in manifest.sequences],
+        drives=[_drive(manifest, reader, drive, config) for drive in manifest.sequences],
         listed={split: lists.count(split) for split in SPLITS},
         usable={split: sum(map(len, manifest.key_rows(split).values())) for split in SPLITS},
         left_out=manifest.left_out,
@@ -132,8 +132,7 @@ def check(root: Path, dataset: str, config: DataConfig, *, deep: bool = False, j
     )
 
 
-def _drive(manifest: Manifest, drive: str, config: DataConfig) -> DriveReport:
-    reader = adapter(manifest.dataset)
+def _drive(manifest: Manifest, reader: Adapter, drive: str, config: DataConfig) -> DriveReport:
     ids = manifest.frame_ids(drive)
     cameras = {}
     for camera in manifest.cameras(drive):
@@ -148,7 +147,7 @@ def _drive(manifest: Manifest, drive: str, config: DataConfig) -> DriveReport:
         gaps=int((np.diff(ids) > config.max_gap_ids).sum()),
         cameras=cameras,
         scans=int(manifest.has_lidar(drive).sum()),
-        facts=[quirk.fact for quirk in reader.quirks if quirk.drive == drive],
+        facts=list(reader.facts(manifest.root, drive)),
     )
 
 

@@ -30,6 +30,13 @@ class DataConfig(Schema):
 
     The synthetic world brings its own lists and ignores this."""
 
+    poses: Literal["auto", "orb-slam", "oxts"] = "auto"
+    """Where KITTI Raw's poses come from: ORB-SLAM files (`<day>/<drive>.txt`), the car's GPS and inertial unit, or the
+    first where a drive has such a file and the second elsewhere. Other datasets bring poses of one kind."""
+
+    poses_folder: str | None = None
+    """Folder of the ORB-SLAM files, by default `orb-slam_poses` in the dataset's root."""
+
     fisheye: bool = True
     """Whether training samples include the two fisheye cameras; a sample that lacks one of their images is left out."""
 

@@ -179,7 +179,7 @@ def index(workspace: Workspace, config: Any, *, again: bool = False) -> Indexed:
         config: the root configuration.
         again: index anew in any case.
     """
-    reader = adapter(workspace.dataset)
+    reader = adapter(workspace.dataset).configured(config.data)
     lists = reader.lists(workspace.root, config.data)
     refuse_overlap(lists, reader.same_drive)
     digest = _digest(workspace.dataset, reader.state(workspace.root), lists.digest(), config.data)

@@ -98,6 +98,10 @@ class Adapter(ABC):
     def lidar_files(self, root: Path, sequence: str) -> tuple[str, ...]:
         """Return the files, relative to the root, that say where the LiDAR sits in a sequence."""
 
+    def configured(self, config: DataConfig) -> Adapter:
+        """Return the adapter that reads as the options say, itself where none concerns it; raises `ConfigError`."""
+        return self
+
     def lists(self, root: Path, config: DataConfig) -> SplitLists:
         """Return which frames each split lists: of a packaged split by name, or of a folder with published lists.
 
@@ -118,6 +122,10 @@ class Adapter(ABC):
     def same_drive(self, sequence: str) -> str:
         """Return the drive whose frames a sequence shares, or itself."""
         return next((quirk.same_as for quirk in self.quirks if quirk.drive == sequence and quirk.same_as), sequence)
+
+    def facts(self, root: Path, sequence: str) -> tuple[str, ...]:
+        """Return sentences about a sequence that belong into a report on it: its quirks, what was read of it."""
+        return tuple(quirk.fact for quirk in self.quirks if quirk.drive == sequence)
 
     def read_scan(self, path: Path) -> NDArray[np.float32]:
         """Return the points float32 [n, 3] of a sweep in the LiDAR's frame; raises `DataError`."""
