@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vipocc"
-LEAVES = {"errors", "config", "workspace", "progress"}
+LEAVES = {"errors", "config", "workspace", "progress", "pictures", "page", "charts"}
 ALLOWED: dict[str, set[str]] = {
     "geometry": set(),
     "stores": set(),

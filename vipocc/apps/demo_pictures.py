@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.evaluation.occupancy import THRESHOLD
-from vipocc.evaluation.pictures import (
+from vipocc.pictures import (
     PAPER,
     anchors_picture,
     contact_sheet,

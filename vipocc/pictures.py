@@ -1,4 +1,4 @@
-"""Pictures of results: small functions from arrays to RGB uint8 images, drawn with OpenCV alone."""
+"""Pictures: small functions from arrays to RGB uint8 images, drawn with OpenCV alone."""
 
 from __future__ import annotations
 

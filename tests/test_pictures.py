@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vipocc.errors import UsageError
-from vipocc.evaluation import pictures
+from vipocc import pictures
 
 
 def test_depth_colours_are_the_same_for_the_same_depth() -> None:
