@@ -137,8 +137,7 @@ def _drive(manifest: Manifest, reader: Adapter, drive: str, config: DataConfig) 
     cameras = {}
     for camera in manifest.cameras(drive):
         images = int(manifest.has_image(drive, camera).sum())
-        there = reader.count_images(manifest.root, drive, camera)
-        cameras[camera] = CameraReport(images, there - images)
+        cameras[camera] = CameraReport(images, manifest.table(drive).cameras[camera].unposed)
     return DriveReport(
         drive=drive,
         posed_frames=len(ids),

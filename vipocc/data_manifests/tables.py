@@ -37,6 +37,8 @@ class CameraTable:
     """float64 [N, 4, 4]."""
     roles: np.ndarray
     """uint16 [N], bit i set if the image has role ROLE_NAMES[i]."""
+    unposed: int = 0
+    """Images of frames without pose, counted while indexing; not kept on disk, for nothing can be done with them."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from vipocc.data_manifests.tables import SequenceTable
 #: What a dataset's files are; each kind comes in downloads of its own.
 FileKind: TypeAlias = Literal["calibration", "poses", "images", "fisheyes", "scans", "boxes"]
 
+#: In place of a drive's name in a `Quirk`.
+EVERY_DRIVE = "*"
+
 
 @dataclass(frozen=True)
 class Rig:
@@ -44,10 +47,13 @@ class Quirk:
     """Something about a drive that looks like a fault of the copy and is none."""
 
     drive: str
+    """Name of the sequence, or `EVERY_DRIVE`."""
     fact: str
     source: str
     same_as: str | None = None
     """A drive that this one is part of: a frame number means the same moment in both."""
+    unpublished: Mapping[FileKind, str] = field(default_factory=dict)
+    """Frames, as ranges such as "0-4390 5000", whose files of a kind were never published, so that none is lacking."""
 
 
 class Adapter(ABC):
@@ -87,10 +93,6 @@ class Adapter(ABC):
         """Return what the user does when the file at a path relative to the root is absent or damaged."""
 
     @abstractmethod
-    def count_images(self, root: Path, sequence: str, camera: str) -> int:
-        """Return how many images of a camera are on disk, of frames with a pose or without."""
-
-    @abstractmethod
     def calibration_files(self, root: Path, sequence: str, camera: str) -> tuple[str, ...]:
         """Return the files, relative to the root, that say how a camera sees; none if a manifest row says it all."""
 
@@ -126,6 +128,10 @@ class Adapter(ABC):
     def facts(self, root: Path, sequence: str) -> tuple[str, ...]:
         """Return sentences about a sequence that belong into a report on it: its quirks, what was read of it."""
         return tuple(quirk.fact for quirk in self.quirks if quirk.drive == sequence)
+
+    def quirks_of(self, sequence: str) -> list[Quirk]:
+        """Return what is known of a sequence."""
+        return [quirk for quirk in self.quirks if quirk.drive in (sequence, EVERY_DRIVE)]
 
     def read_scan(self, path: Path) -> NDArray[np.float32]:
         """Return the points float32 [n, 3] of a sweep in the LiDAR's frame; raises `DataError`."""

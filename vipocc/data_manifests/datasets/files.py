@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,23 +40,32 @@ def numbered(folder: Path, ending: str) -> Iterator[tuple[int, int]]:
                     continue  # a dangling link is an absent file
 
 
-def file_sizes(folder: Path, ending: str, ids: np.ndarray) -> np.ndarray:
-    """Return int64 [N], the size in bytes of `<10-digit id><ending>` in a folder, -1 where there is none."""
+class Found(NamedTuple):
+    """The numbered files of one folder, beside the frames that have a pose."""
+
+    sizes: np.ndarray
+    """int64 [N], bytes of the file of each posed frame, -1 where there is none."""
+    unposed: int
+    """How many files are of other frames."""
+
+
+def find_files(folder: Path, ending: str, ids: np.ndarray) -> Found:
+    """Return what a folder holds of the files `<10-digit id><ending>` of increasing ids [N]; lists it once."""
     sizes = np.full(len(ids), -1, np.int64)
     found = list(numbered(folder, ending))
     if not found or not len(ids):
-        return sizes
+        return Found(sizes, len(found))
     numbers, held = np.array(found, np.int64).T
     rows = np.searchsorted(ids, numbers)
     rows[rows == len(ids)] = 0
     posed = ids[rows] == numbers
     sizes[rows[posed]] = held[posed]
-    return sizes
+    return Found(sizes, int((~posed).sum()))
 
 
-def count_files(folder: Path, ending: str) -> int:
-    """Return how many numbered files a folder holds."""
-    return sum(1 for _ in numbered(folder, ending))
+def file_sizes(folder: Path, ending: str, ids: np.ndarray) -> np.ndarray:
+    """Return int64 [N], the size in bytes of `<10-digit id><ending>` in a folder, -1 where there is none."""
+    return find_files(folder, ending, ids).sizes
 
 
 def numbered_paths(folder: str, ending: str, ids: np.ndarray, present: np.ndarray | None = None) -> pa.StringArray:

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from vipocc.data_manifests.datasets.adapter import Adapter, FileKind, Quirk, Rig
-from vipocc.data_manifests.datasets.files import count_files, file_sizes, folders, numbered_paths, state_of
+from vipocc.data_manifests.datasets.adapter import EVERY_DRIVE, Adapter, FileKind, Quirk, Rig
+from vipocc.data_manifests.datasets.files import file_sizes, find_files, folders, numbered_paths, state_of
 from vipocc.data_manifests.datasets.kitti_360_calibration import (
     FISHEYE,
     PERSPECTIVE,
@@ -53,15 +53,28 @@ CALIBRATION_FILES = (
 
 QUIRKS: tuple[Quirk, ...] = (
     Quirk(
+        EVERY_DRIVE,
+        "frames taken while the car hardly moved have images and scans and no pose",
+        "autonomousvision/kitti360Scripts issues 96 and 102",
+    ),
+    Quirk(
+        "2013_05_28_drive_0000_sync",
+        "the labels begin at frame 250, so 3D boxes of things that move are missing before it",
+        "autonomousvision/kitti360Scripts issue 40",
+        unpublished={"boxes": "0-249"},
+    ),
+    Quirk(
         "2013_05_28_drive_0002_sync",
         "frames before 4391 have poses, but their images and scans are published as drive 0018 (held-out test data)",
         "autonomousvision/kitti360Scripts issues 92 and 138",
+        unpublished={"images": "0-4390", "fisheyes": "0-4390", "scans": "0-4390"},
     ),
     Quirk(
         "2013_05_28_drive_0018_sync",
         "its poses repeat drive 0002's, of which it is the beginning; frames from 4391 on are published as drive 0002",
         "autonomousvision/kitti360Scripts issues 92 and 138",
         same_as="2013_05_28_drive_0002_sync",
+        unpublished={"images": "4391-19999", "fisheyes": "4391-19999", "scans": "4391-19999"},
     ),
 )
 
@@ -112,10 +125,6 @@ class Kitti360(Adapter):
         elif first == "data_3d_bboxes":
             kind = "boxes"
         return f"download {DOWNLOADS[kind]} of KITTI-360 again"
-
-    def count_images(self, root: Path, sequence: str, camera: str) -> int:
-        """See `Adapter.count_images`."""
-        return count_files(root / image_folder(sequence, camera), ".png")
 
     def calibration_files(self, root: Path, sequence: str, camera: str) -> tuple[str, ...]:
         """See `Adapter.calibration_files`: only fisheyes are resampled through theirs."""
@@ -174,12 +183,14 @@ def index_drive(root: Path, drive: str, calibration: Calibration) -> SequenceTab
     cameras = {}
     for camera, model in calibration.models.items():
         folder = image_folder(drive, camera)
+        images = find_files(root / folder, ".png", ids)
         cameras[camera] = CameraTable(
             model=model,
             paths=numbered_paths(folder, ".png", ids),
-            file_size=file_sizes(root / folder, ".png", ids),
+            file_size=images.sizes,
             world_from_camera=world_from_imu @ calibration.imu_from_camera[camera],
             roles=np.zeros(len(ids), np.uint16),
+            unposed=images.unposed,
         )
     return SequenceTable(
         frame_ids=ids,
