@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.data_manifests.config import DataConfig
+from vipocc.data_manifests.ground_truth.boxes import BoxesAt
 from vipocc.data_manifests.ground_truth.sweeps import read_velodyne
 from vipocc.data_manifests.splits import SplitLists, is_packaged, packaged, read_folder
 from vipocc.data_manifests.tables import SequenceTable
@@ -140,6 +141,20 @@ class Adapter(ABC):
     def scan_fault(self, path: Path, size: int) -> str | None:
         """Return what a sweep's size in bytes says is wrong with it, None if nothing."""
         return f"a LiDAR scan is truncated ({size} bytes, 16 a point)" if not size or size % 16 else None
+
+    def box_files(self, root: Path, sequence: str) -> tuple[str, ...]:
+        """Return the files, relative to the root, that a sequence's 3D boxes are read from; none where it has none."""
+        return ()
+
+    def boxes(self, root: Path, sequence: str) -> BoxesAt | None:
+        """Open a sequence's 3D boxes: a function of the frame id, or None where it has no boxes.
+
+        None is not the same as a frame without objects. For evaluation only.
+
+        Raises:
+            DataError: the file is malformed; or, from the function, it says nothing of such a frame.
+        """
+        return None
 
     def summary(self) -> dict[str, Any]:
         """Return what reports say of the dataset."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from vipocc.data_manifests.datasets.adapter import EVERY_DRIVE, Adapter, FileKind, Quirk, Rig
 from vipocc.data_manifests.datasets.files import file_sizes, find_files, folders, numbered_paths, state_of
+from vipocc.data_manifests.datasets.kitti_360_boxes import box_file, read_boxes
 from vipocc.data_manifests.datasets.kitti_360_calibration import (
     FISHEYE,
     PERSPECTIVE,
@@ -22,6 +23,7 @@ from vipocc.data_manifests.datasets.kitti_360_calibration import (
     read_poses,
 )
 from vipocc.data_manifests.datasets.text import timestamps_of
+from vipocc.data_manifests.ground_truth.boxes import BoxesAt
 from vipocc.data_manifests.tables import CameraTable, SequenceTable
 from vipocc.errors import DataError
 
@@ -133,6 +135,16 @@ class Kitti360(Adapter):
     def lidar_files(self, root: Path, sequence: str) -> tuple[str, ...]:
         """See `Adapter.lidar_files`."""
         return tuple(f"calibration/{name}" for name in CALIBRATION_FILES[:3])
+
+    def box_files(self, root: Path, sequence: str) -> tuple[str, ...]:
+        """See `Adapter.box_files`."""
+        name = box_file(root, sequence)
+        return () if name is None else (name,)
+
+    def boxes(self, root: Path, sequence: str) -> BoxesAt | None:
+        """See `Adapter.boxes`; the reader is unverified on real files."""
+        name = box_file(root, sequence)
+        return None if name is None else read_boxes(root / name, self.way_out(name))
 
 
 ADAPTER = Kitti360()
