@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WIDTH, _HEIGHT = 420, 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 10, 34
 _COLOURS = ("var(--bar)", "var(--bar2)", "#5f9e6e", "#a46fb5", "#b5655f", "#6b8fa3", "#8c7a4f", "#7f7f7f")
 
 

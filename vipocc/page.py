@@ -92,7 +92,7 @@ class Page:
         title: str,
         pictures: Sequence[tuple[bytes, str]],
         notes: Sequence[str] = (),
-        least: int = 260,
+        least: int = 340,
     ) -> None:
         """Add titled pictures, (JPEG or PNG bytes, caption), under a name that a `Link` can lead to."""
         told = "".join(f"<p>{escape(note)}</p>" for note in notes)
