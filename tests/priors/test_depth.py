@@ -13,7 +13,14 @@ from safetensors.torch import load_file, save_file
 from vipocc.errors import CheckpointError, ConfigError, DeviceError, NonFiniteError
 from vipocc.priors.config import DepthConfig
 from vipocc.priors.depth.depth_anything import DepthAnything, depth_fingerprint
-from vipocc.priors.depth.preprocessing import network_size, postprocess, preprocess
+from vipocc.priors.depth.positions import use_published_positions
+from vipocc.priors.depth.preprocessing import (
+    Preprocessor,
+    native_size,
+    network_size,
+    postprocess,
+    preprocess_reference,
+)
 from vipocc.priors.tiny import make_tiny_depth
 
 
@@ -38,10 +45,24 @@ def test_preprocessing_equals_the_formula_in_double_precision(images: np.ndarray
     image = images[1]
     plain = cv2.resize(image / 255.0, (1722, 518), interpolation=cv2.INTER_CUBIC)
     plain = (plain - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    given = preprocess(images[1:2])
+    given = preprocess_reference(images[1:2], (518, 1722))
     assert given.shape == (1, 3, 518, 1722)
     assert given.dtype == torch.float32
     np.testing.assert_allclose(given[0].numpy(), plain.transpose(2, 0, 1), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(518, 1722), (56, 182), (98, 322), (154, 518)])
+def test_preprocessing_by_matrices_equals_cv2(images: np.ndarray, size: tuple[int, int]) -> None:
+    fast = Preprocessor((96, 320), size, torch.device("cpu"))(torch.from_numpy(images))
+    plain = preprocess_reference(images, size)
+    assert fast.dtype == torch.float32
+    np.testing.assert_allclose(fast.numpy(), plain.numpy(), rtol=1e-6, atol=1e-7)
+
+
+def test_native_size_is_the_images_own() -> None:
+    assert native_size(192, 640) == (196, 644)
+    assert native_size(376, 1408) == (378, 1414)
+    assert native_size(3, 28) == (14, 28)
 
 
 def test_postprocessing_keeps_the_corners() -> None:
@@ -52,7 +73,8 @@ def test_postprocessing_keeps_the_corners() -> None:
 
 
 def config(tiny: dict[str, Path], **changes: object) -> DepthConfig:
-    return DepthConfig(model=str(tiny["depth"]), short_side=56, **changes)  # type: ignore[arg-type]
+    given = {"model": str(tiny["depth"]), "short_side": 56, "stored": "float32", **changes}
+    return DepthConfig(**given)  # type: ignore[arg-type]
 
 
 def test_depth_varies_and_stays_within_the_cap(tiny: dict[str, Path], images: np.ndarray) -> None:
@@ -75,8 +97,9 @@ def test_the_saved_and_loaded_model_gives_what_transformers_gives(tiny: dict[str
     from transformers import DepthAnythingForDepthEstimation
 
     model = DepthAnythingForDepthEstimation.from_pretrained(tiny["depth"]).eval()
+    use_published_positions(model)
     with torch.no_grad():
-        plain = postprocess(model(preprocess(images, 56)).predicted_depth, 96, 320).numpy()
+        plain = postprocess(model(preprocess_reference(images, (56, 182))).predicted_depth, 96, 320).numpy()
     first, second = DepthAnything(config(tiny))(images), DepthAnything(config(tiny))(images)
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(first, plain, rtol=2e-4)

@@ -1,4 +1,4 @@
-"""How many items a network takes at once: a number that was given, or one found by trying that shrinks under pressure."""
+"""How many items a network takes at once: a number that was given, or one found by trying that shrinks at need."""
 
 from __future__ import annotations
 

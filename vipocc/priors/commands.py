@@ -1,19 +1,21 @@
-"""`vipocc priors`: depth, sam, anchors."""
+"""`vipocc priors`: depth, sam, anchors, report."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from vipocc.cli import App, pass_app, workspace_options
+from vipocc.cli import App, pass_app, path_option, workspace_options
 from vipocc.errors import UsageError
 from vipocc.progress import duration, size
 
 if TYPE_CHECKING:
-    from vipocc.priors.job import Job
+    from vipocc.priors.config import DepthConfig, SamConfig
+    from vipocc.priors.job import Job, Source
     from vipocc.priors.jobs import Rows
     from vipocc.stores import Executor
 
@@ -22,6 +24,20 @@ Kind = Literal["depth", "instances", "anchors"]
 
 #: Work expected to take longer than this is spread over the cores; below, starting processes costs more than it gains.
 SPREAD_FROM = 20.0
+
+
+class BatchSizeOption(click.ParamType[Any]):
+    """A number from 1, or `auto`."""
+
+    name = "batch size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Return the number, or `auto`."""
+        if value == "auto":
+            return "auto"
+        if not str(value).isdecimal() or int(value) == 0:
+            self.fail(f"{value!r} is neither a number from 1 nor 'auto'.", param, ctx)
+        return int(value)
 
 
 @click.group()
@@ -63,7 +79,10 @@ def _device_options(command: F) -> F:
         ),
         click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."),
         click.option("--devices", type=click.Choice(["all"]), help="All CUDA devices of this machine, a process each."),
-        click.option("--batch-size", type=click.IntRange(min=1), help="Images the networks take at once."),
+        click.option(
+            "--batch-size", type=BatchSizeOption(), metavar="N|auto",
+            help="Images the networks take at once; auto: tried out on CUDA, halved when memory runs out.",
+        ),
         click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Arithmetic of the networks."),
     ]  # fmt: skip
     for option in reversed(options):
@@ -73,20 +92,57 @@ def _device_options(command: F) -> F:
 
 @priors.command("depth")
 @_work_options
-@click.option("--model", metavar="ID|FOLDER", help="Metric Depth Anything V2: a hub id or a local folder.")
+@click.option(
+    "--model", metavar="ID|FOLDER|PTH", help="Metric Depth Anything V2: a hub id, a local folder or an original .pth."
+)
+@click.option("--max-depth", type=float, metavar="METRES", help="Of an original .pth whose name does not tell it.")
+@click.option(
+    "--from",
+    "images",
+    type=click.Choice(["prepared", "raw"]),
+    help="Prepared images (as published), or the dataset's own, into the store depth-raw [default: prepared].",
+)
+@click.option(
+    "--preprocessing",
+    type=click.Choice(["official", "hub"]),
+    help="The published code's, or that of the hub's image processor [default: official].",
+)
+@click.option(
+    "--input-size",
+    type=click.Choice(["published", "native"]),
+    help="Short side 518 as published, or the image's own size: faster, other depth [default: published].",
+)
+@click.option("--dtype-stored", type=click.Choice(["float16", "float32"]), help="Type of the stored metres.")
+@click.option("--compile", "compiled", is_flag=True, default=None, help="Compile the network first (CUDA).")
 @_device_options
 @workspace_options
 @pass_app
-def depth(app: App, /, model: str | None, **options: Any) -> None:
+def depth(app: App, /, **options: Any) -> None:
     """Metric pseudo-depth of the stereo frames, by Depth Anything V2."""
-    _override(app, "depth", options, {"priors.depth.model": model})
+    network = ("model", "max_depth", "images", "preprocessing", "input_size", "compiled")
+    given = {f"priors.depth.{name}": options.pop(name) for name in network}
+    stored = options.pop("dtype_stored")
+    _override(app, "depth", options, given)
+    if stored is not None:
+        app.overrides += (f"priors.depth.stored={stored}",)
     _stage(app, ("depth",), options)
 
 
 @priors.command("sam")
 @_work_options
-@click.option("--detector", metavar="ID|FOLDER", help="Grounding DINO: a hub id or a local folder.")
-@click.option("--segmenter", metavar="ID|FOLDER", help="SAM: a hub id or a local folder.")
+@click.option("--detector", metavar="ID|FOLDER|PTH", help="Grounding DINO: a hub id, a folder, or an official .pth.")
+@click.option("--segmenter", metavar="ID|FOLDER|PTH", help="SAM: a hub id, a folder, or an official .pth.")
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "transformers", "original"]),
+    help="What runs the networks: transformers, or the original packages for .pth files [default: by the weights].",
+)
+@click.option("--tokenizer", metavar="ID|FOLDER", help="For a detector given as .pth: BERT's tokenizer.")
+@click.option(
+    "--encoding",
+    type=click.Choice(["square", "native"]),
+    help="SAM's input: padded to a square as published [default], or to whole patches only (faster, not the same).",
+)
 @click.option(
     "--cameras", type=click.Choice(["perspective", "all"]), default="perspective", show_default=True,
     help="Whether fisheyes are segmented too.",
@@ -94,10 +150,30 @@ def depth(app: App, /, model: str | None, **options: Any) -> None:
 @_device_options
 @workspace_options
 @pass_app
-def sam(app: App, /, detector: str | None, segmenter: str | None, **options: Any) -> None:
+def sam(app: App, /, **options: Any) -> None:
     """Instances by Grounding DINO and SAM, and the anchors drawn from them."""
-    _override(app, "sam", options, {"priors.sam.detector": detector, "priors.sam.segmenter": segmenter})
+    more = ("detector", "segmenter", "engine", "tokenizer", "encoding")
+    _override(app, "sam", options, {f"priors.sam.{name}": options.pop(name) for name in more})
     _stage(app, ("instances", "anchors"), options)
+
+
+@priors.command("convert")
+@click.argument("source")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--tokenizer", metavar="ID|FOLDER", default="google-bert/bert-base-uncased", show_default=True,
+    help="For a Grounding DINO's .pth: BERT's tokenizer, if none lies beside the file.",
+)  # fmt: skip
+def convert(source: str, target: Path, tokenizer: str) -> None:
+    """Convert a Grounding DINO or SAM checkpoint between its two layouts.
+
+    SOURCE is an official .pth and TARGET a new folder for transformers, or the other way round. Nothing in the file is
+    executed; tensors that are missing or unknown are an error.
+    """
+    from vipocc.priors.grounded_sam.conversion import convert as run
+
+    kind = run(source, target, tokenizer)
+    click.echo(f"{'Grounding DINO' if kind == 'grounding-dino' else 'SAM'}: {source} is now also {target}")
 
 
 @priors.command("anchors")
@@ -111,6 +187,37 @@ def sam(app: App, /, detector: str | None, segmenter: str | None, **options: Any
 def anchors(app: App, /, **options: Any) -> None:
     """Sampling anchors (SNOG) from the instances there are; `priors sam` ends with this by itself."""
     _stage(app, ("anchors",), {"device": "cpu", **options})
+
+
+@priors.command("report")
+@click.option("--store", "name", metavar="NAME", help="Report on the second stores called <kind>-NAME.zarr.")
+@click.option(
+    "--frames",
+    type=click.IntRange(0),
+    default=8,
+    show_default=True,
+    help="Frames in the contact sheets, evenly spaced.",
+)
+@path_option("--output", metavar="FILE", help="The page [default: reports/priors.html in the workspace].")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object instead of writing a page.")
+@workspace_options
+@pass_app
+def report(app: App, name: str | None, frames: int, output: Path | None, as_json: bool) -> None:
+    """Write one HTML page to look at before training: contact sheets, distributions, outliers, provenance."""
+    from vipocc.priors.report.compose import compose
+    from vipocc.priors.report.examine import examine
+    from vipocc.priors.report.sheets import Sheets
+
+    workspace = app.workspace
+    examined = examine(workspace, name)
+    if as_json:
+        click.echo(json.dumps(examined.summary(), indent=1, ensure_ascii=False))
+        return
+    path = output or workspace.reports / (f"priors-{name}.html" if name else "priors.html")
+    app.say(f"priors of {examined.dataset}: {', '.join(examined.provenance)} -> {path}")
+    compose(examined, Sheets(examined.stores, examined.labels, app.config.priors.snog), frames).save(path)
+    told = f"{len(examined.outliers):,} outliers" if examined.outliers else "no outliers"
+    app.say(f"{told}; {size(path.stat().st_size)}, open it in a browser")
 
 
 def _override(app: App, section: str, options: dict[str, Any], more: dict[str, Any]) -> None:
@@ -163,20 +270,39 @@ def _stage(app: App, kinds: tuple[Kind, ...], options: dict[str, Any]) -> None:
         _run(app, job, devices if kind != "anchors" else ("cpu",), options)
 
 
-def _assumed(app: App, kinds: tuple[Kind, ...], source: str, devices: tuple[str, ...], options: dict[str, Any]) -> str:
+def _assumed(
+    app: App, kinds: tuple[Kind, ...], source: Source, devices: tuple[str, ...], options: dict[str, Any]
+) -> str:
+    from vipocc.priors.jobs import depth_store_name
+
     config = app.config.priors
     if kinds[0] == "anchors":
         what = f"anchors by SNOG, {config.snog.draws} draws of {config.snog.anchors}, seed {app.config.seed}"
     elif source == "simulated":
         what = f"{kinds[0]} simulated from the synthetic world's exact truth (no network runs), seed {app.config.seed}"
     elif kinds[0] == "depth":
-        what = f"depth by {config.depth.model} in {config.depth.dtype}, short side {config.depth.short_side}"
+        what = f"depth by {config.depth.model} in {config.depth.dtype}, {_input(config.depth)}"
     else:
-        what = f"instances by {config.sam.detector} and {config.sam.segmenter} in {config.sam.dtype}"
+        what = f"instances by {_engines(config.sam)} in {config.sam.dtype}"
     where = options["scheduler"] or ", ".join(devices)
-    store = app.workspace.store(kinds[0], options["name"]).relative_to(app.workspace.path)
+    name = depth_store_name(config, source, options["name"]) if kinds[0] == "depth" else options["name"]
+    store = app.workspace.store(kinds[0], name).relative_to(app.workspace.path)
     size_of = "x".join(str(side) for side in app.config.data.image_size)
     return f"{what}; {app.workspace.dataset}, split {options['split']}, {size_of}, on {where}, into {store}"
+
+
+def _input(depth: DepthConfig) -> str:
+    size = "own size" if depth.input_size == "native" else f"short side {depth.short_side}"
+    size = "the hub's processing" if depth.preprocessing == "hub" else size
+    return f"{depth.images} images, {size}"
+
+
+def _engines(config: SamConfig) -> str:
+    """Name both models and what runs them: the engines may differ."""
+    from vipocc.priors.grounded_sam.networks import DETECTOR, SEGMENTER, choose_engine
+
+    models = ((config.detector, DETECTOR), (config.segmenter, SEGMENTER))
+    return " and ".join(f"{name} (engine {choose_engine(config, name, option)})" for name, option in models)
 
 
 def _rows(app: App, cameras: Literal["perspective", "all"], options: dict[str, Any]) -> Rows | None:

@@ -24,17 +24,35 @@ class DepthConfig(Schema):
     """Metric pseudo-depth by Depth Anything V2 (published_system 2.1)."""
 
     model: str = "depth-anything/Depth-Anything-V2-Metric-Outdoor-Large-hf"
-    """Hub id or folder of a metric Depth Anything V2 in transformers' layout (config.json, *.safetensors)."""
+    """Hub id or folder of a metric Depth Anything V2 (config.json, *.safetensors), or an original `.pth`."""
+    max_depth: Positive | None = None
+    """Metres that the network reaches at most; to be said of an original checkpoint whose name does not tell it."""
     revision: str | None = None
     """Commit or tag of a hub id; by default what the hub's cache holds, else the newest."""
+    images: Literal["prepared", "raw"] = "prepared"
+    """What goes in: the prepared image, as published, or the dataset's own at full size (into another store)."""
+    preprocessing: Literal["official", "hub"] = "official"
+    """The published processing, or that of the model's image processor (192x640 goes in as 154x518)."""
+    input_size: Literal["published", "native"] = "published"
+    """`native` sends the image at its own size: 192x640 as 196x644, a seventh of the work, other depth."""
     short_side: Annotated[int, Field(ge=14)] = 518
     """Pixels that the shorter side of the network's input has at least: 192x640 goes in as 518x1722."""
-    batch_size: Count = 4
-    """Images the network takes at once."""
+    batch_size: Count | Literal["auto"] = "auto"
+    """Images the network takes at once; `auto`: tried out on CUDA, halved when memory runs out, 4 on the CPU."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the network; bfloat16 needs CUDA. Resizing and the result stay float32."""
+    compiled: bool = False
+    """Whether the network is compiled first (torch.compile): a minute once, then faster; CUDA only."""
     stored: Literal["float16", "float32"] = "float16"
     """Type of the stored metres; float32 is what the paper stored."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> DepthConfig:
+        if self.preprocessing == "hub" and self.input_size == "native":
+            raise ValueError(
+                "preprocessing 'hub' and input_size 'native' contradict each other: the hub has its own size"
+            )
+        return self
 
 
 class InstanceClass(Schema):
@@ -80,14 +98,21 @@ CLASSES: tuple[InstanceClass, ...] = (
 class SamConfig(Schema):
     """Instances by Grounding DINO and SAM (published_system 2.2)."""
 
+    engine: Literal["auto", "transformers", "original"] = "auto"
+    """`transformers` runs hub ids and folders, `original` (groundingdino-py, segment-anything) the official `.pth`
+    files; `auto` goes by the weights, for each of the two models alone."""
     detector: str = "IDEA-Research/grounding-dino-tiny"
-    """Hub id or folder of a Grounding DINO in transformers' layout; the default is Swin-T OGC."""
+    """Hub id or folder of a Grounding DINO in transformers' layout, or an official `.pth`; the default is Swin-T OGC."""
     detector_revision: str | None = None
     """Commit or tag of the detector's hub id."""
     segmenter: str = "facebook/sam-vit-huge"
-    """Hub id or folder of a SAM in transformers' layout."""
+    """Hub id or folder of a SAM in transformers' layout, or an official `.pth`."""
     segmenter_revision: str | None = None
     """Commit or tag of the segmenter's hub id."""
+    tokenizer: str = "google-bert/bert-base-uncased"
+    """Hub id or folder of the tokenizer for a detector given as `.pth`; one that lies beside that file comes first."""
+    encoding: Literal["square", "native"] = "square"
+    """`square` pads SAM's input to a square as published; `native` to whole patches only, faster and not the same."""
     classes: tuple[InstanceClass, ...] = CLASSES
     """The one prompt of the run, how its phrases merge, and how each class is sampled."""
     box_threshold: Share = 0.3

@@ -17,7 +17,7 @@ from vipocc.data_manifests.manifest import Manifest
 from vipocc.errors import ConfigError, MissingInputError, UsageError
 from vipocc.priors.anchors import AnchorsComputer, anchors_fingerprint
 from vipocc.priors.config import PriorsConfig
-from vipocc.priors.depth.computer import DepthComputer
+from vipocc.priors.depth.computer import DepthComputer, RawDepthComputer
 from vipocc.priors.grounded_sam.computer import InstancesComputer
 from vipocc.priors.job import Job, PriorComputer, Source
 from vipocc.priors.simulated_source import (
@@ -26,7 +26,7 @@ from vipocc.priors.simulated_source import (
     simulated_fingerprint,
 )
 from vipocc.priors.store_specs import anchors_spec, depth_spec, instances_spec
-from vipocc.stores import StoreReader, StoreSpec, requests_for, row_refs
+from vipocc.stores import StoreReader, StoreSpec, file_ref, requests_for, row_refs
 from vipocc.workspace import Workspace
 
 Rows = Mapping[tuple[str, str], NDArray[np.int64]]
@@ -110,17 +110,31 @@ def depth_job(workspace: Workspace, config: Any, rows: Rows, name: str | None = 
 
         fingerprint = depth_fingerprint(priors.depth)
         computer = DepthComputer(workspace.store("frames"), priors.depth)
+    inputs = _from_frames(workspace, rows)
+    if source == "transformers" and priors.depth.images == "raw":
+        manifest = Manifest.load(workspace.manifest, dataset=workspace.dataset, root=workspace.root)
+        inputs = _from_raw_images(manifest, rows), inputs[1]
+        first = manifest.camera_model(*next(iter(rows)))
+        computer = RawDepthComputer(
+            workspace.store("frames"), priors.depth, workspace.manifest, workspace.dataset, workspace.root, size,
+            (first.height, first.width),
+        )  # fmt: skip
     return _job(
         workspace,
         depth_spec(workspace.dataset, size, stored),
-        workspace.store("depth", name),
+        workspace.store("depth", depth_store_name(priors, source, name)),
         computer,
         fingerprint,
-        _from_frames(workspace, rows),
+        inputs,
         size,
         _BYTES_PER_PIXEL[stored] * size[0] * size[1],
         _named(fingerprint["model"], fingerprint["licence"]),
     )
+
+
+def depth_store_name(priors: PriorsConfig, source: Source, name: str | None) -> str | None:
+    """Return the name of the store that depth goes into: `raw` for depth of raw images, if none was asked for."""
+    return name or ("raw" if source == "transformers" and priors.depth.images == "raw" else None)
 
 
 def instances_job(workspace: Workspace, config: Any, rows: Rows, name: str | None = None) -> Job:
@@ -240,6 +254,16 @@ def _from_frames(workspace: Workspace, rows: Rows) -> _Inputs:
         inputs[group] = _refs(reader, group, held)
         frame_ids[group] = np.asarray(reader.frame_ids(group), np.int64)
     return inputs, frame_ids
+
+
+def _from_raw_images(manifest: Manifest, rows: Rows) -> dict[str, dict[int, list[dict[str, Any]]]]:
+    """Return the references of the dataset's own images of these rows, by group."""
+    return {
+        f"{sequence}/{camera}": {
+            int(row): [file_ref(manifest.image_path(sequence, camera, int(row)), manifest.root)] for row in some
+        }
+        for (sequence, camera), some in rows.items()
+    }
 
 
 def _refs(reader: StoreReader, group: str, rows: list[int]) -> dict[int, list[dict[str, Any]]]:

@@ -14,9 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vipocc.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
 
 LICENCES = {
     "depth-anything/depth-anything-v2-metric-outdoor-small-hf": "apache-2.0",
@@ -109,10 +112,19 @@ def read_config(weights: Weights, model_type: str, option: str) -> dict[str, Any
     return dict(values)
 
 
-def load_model(architecture: Any, weights: Weights, option: str) -> Any:
+def load_model(
+    architecture: Any, weights: Weights, option: str, config: Any = None, state: dict[str, torch.Tensor] | None = None
+) -> Any:
     """Return `architecture.from_pretrained`, in evaluation mode, float32, on the CPU, refusing anything incomplete.
 
     transformers fills tensors that a checkpoint lacks with random numbers and a warning; here that is an error.
+
+    Args:
+        architecture: a model class of transformers.
+        weights: what was found; the folder is read unless `state` is given.
+        option: the command-line option that names this model, for messages.
+        config: with `state`, the model's configuration.
+        state: tensors under the names of transformers' files, in the place of a folder's.
 
     Raises:
         CheckpointError: unreadable weights, or tensors that are missing or of another shape (the first ones named).
@@ -120,7 +132,8 @@ def load_model(architecture: Any, weights: Weights, option: str) -> Any:
     try:
         with quiet_transformers():
             model, info = architecture.from_pretrained(
-                weights.folder,
+                weights.folder if state is None else None,
+                **({} if state is None else {"config": config, "state_dict": state}),
                 local_files_only=True,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,

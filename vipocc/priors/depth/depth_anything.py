@@ -1,55 +1,24 @@
-"""Depth Anything V2 (metric) through transformers: loading, inference, provenance."""
+"""Inference with Depth Anything V2 (metric): many images in, metres out, the device kept busy."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from vipocc.errors import CheckpointError, ConfigError, DeviceError, NonFiniteError
+from vipocc.errors import DeviceError, NonFiniteError
+from vipocc.priors.batching import BatchSize
 from vipocc.priors.config import DepthConfig
-from vipocc.priors.depth.preprocessing import PREPROCESSING, postprocess, preprocess
+from vipocc.priors.depth.loading import depth_fingerprint, depth_weights, load_network
+from vipocc.priors.depth.processing import make_processing
 from vipocc.priors.devices import check_dtype
-from vipocc.priors.weights import Weights, find_weights, load_model, read_config
 
-
-def depth_weights(config: DepthConfig) -> tuple[Weights, dict[str, Any]]:
-    """Return the weights that `config` names and their config.json, checked to be a metric Depth Anything.
-
-    Raises:
-        CheckpointError: no such model, a damaged one, another architecture, or one that gives relative depth.
-        ConfigError: `short_side` is smaller than one patch of the network.
-    """
-    weights = find_weights(config.model, config.revision, "--model")
-    values = read_config(weights, "depth_anything", "--model")
-    if values.get("depth_estimation_type") != "metric" or not values.get("max_depth"):
-        raise CheckpointError(
-            "this Depth Anything gives relative depth, metres are needed",
-            where=weights.folder,
-            fix="give --model a metric one, such as depth-anything/Depth-Anything-V2-Metric-Outdoor-Small-hf",
-        )
-    if config.short_side < int(values.get("patch_size", 14)):
-        raise ConfigError(
-            f"priors.depth.short_side is {config.short_side}, less than one patch of the network",
-            fix="set -o priors.depth.short_side=518",
-        )
-    return weights, values
-
-
-def depth_fingerprint(config: DepthConfig) -> dict[str, Any]:
-    """Return everything that decides a depth map but its image: model, revision, digest, licence and parameters."""
-    weights, values = depth_weights(config)
-    return {
-        "source": "transformers",
-        **weights.provenance(),
-        "max_depth": float(values["max_depth"]),
-        "preprocessing": PREPROCESSING,
-        "short_side": config.short_side,
-        "dtype": config.dtype,
-        "stored": config.stored,
-    }
+__all__ = ["DepthAnything", "depth_fingerprint"]
 
 
 class DepthAnything:
@@ -60,49 +29,104 @@ class DepthAnything:
 
         Raises:
             CheckpointError: see `depth_weights`; also a checkpoint with tensors missing or of other shapes.
-            DeviceError: bfloat16 without CUDA.
+            ConfigError: see `depth_weights`.
+            DeviceError: bfloat16 or compiling without CUDA.
         """
         check_dtype(config.dtype, device)
-        from transformers import DepthAnythingForDepthEstimation
-
+        if config.compiled and not device.startswith("cuda"):
+            raise DeviceError("compiling needs a CUDA device", fix="leave out --compile")
         self.config, self.device = config, torch.device(device)
         self.weights, values = depth_weights(config)
         self.max_depth = float(values["max_depth"])
-        self.patch = int(values.get("patch_size", 14))
-        self.model = load_model(DepthAnythingForDepthEstimation, self.weights, "--model").to(self.device)
+        self.processing = make_processing(config, self.weights, int(values.get("patch_size", 14)), self.device)
+        self.batch = BatchSize(config.batch_size, self.device)
+        network = load_network(config, self.weights, values).to(self.device)
+        if config.dtype == "bfloat16":
+            _store_bfloat16(network)
+        if self.device.type == "cuda":
+            network = network.to(memory_format=torch.channels_last)
+        self.network = network
+        self._compiled = torch.compile(network, dynamic=False) if config.compiled else None
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return depth float32 [B, H, W] in metres, 0 to `max_depth`, for RGB images uint8 [B, H, W, 3].
+    def __call__(self, images: NDArray[np.uint8], size: tuple[int, int] | None = None) -> NDArray[np.floating[Any]]:
+        """Return depth [B, H, W] in metres, 0 to `max_depth`, in the type that is stored.
+
+        Args:
+            images: RGB uint8 [B, H, W, 3].
+            size: (height, width) of the result if it is not that of the images: each pixel is then looked up,
+                bilinearly, where its centre lies in the images.
 
         Raises:
-            NonFiniteError: the network gave a number that is not finite.
-            DeviceError: the device ran out of memory.
+            NonFiniteError: the network gave a number that is not finite; its `image` says which of the batch.
+            DeviceError: the device ran out of memory, see `BatchSize`.
         """
         height, width = images.shape[1:3]
-        result = np.empty(images.shape[:3], np.float32)
-        for start in range(0, len(images), self.config.batch_size):
-            batch = preprocess(images[start : start + self.config.batch_size], self.config.short_side, self.patch)
-            try:
-                # TF32 would make "float32" on CUDA mean 10 bits of mantissa in the convolutions.
-                with (
-                    torch.backends.cudnn.flags(allow_tf32=False),
-                    torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"),
-                ):
-                    predicted = self.model(pixel_values=batch.to(self.device)).predicted_depth
-            except torch.OutOfMemoryError:
-                raise DeviceError(
-                    f"out of memory with {len(batch)} images of {batch.shape[2]}x{batch.shape[3]} at once",
-                    where=self.device,
-                    fix="lower --batch-size",
-                ) from None
-            depth = postprocess(predicted, height, width)
-            if not torch.isfinite(depth).all():
-                bad = start + int((~torch.isfinite(depth)).flatten(1).any(1).nonzero()[0])
-                raise NonFiniteError(
-                    f"the depth network gave numbers that are not finite for image {bad} of the batch",
-                    where=self.weights.name,
-                    fix="use --dtype float32, or check the weights",
-                )
-            result[start : start + len(batch)] = depth.cpu().numpy()
-        return result
+        size = size or (height, width)
+        given = torch.from_numpy(np.ascontiguousarray(images))
+        if self.device.type == "cuda":
+            given = given.pin_memory().to(self.device, non_blocking=True)
+        self.batch.find(lambda count: self._predict(self._some(given, count)))
+        # The device is given all its work before it is waited for, so that it never waits for us.
+        parts = list(self.batch.split(len(given), lambda start, stop: self._depth(given[start:stop], size)))
+        depth = torch.cat(parts)
+        finite = torch.isfinite(depth).flatten(1).all(1).cpu()
+        if not finite.all():
+            bad = int((~finite).nonzero()[0])
+            raise NonFiniteError(
+                f"the depth network gave numbers that are not finite for image {bad} of the batch",
+                where=self.weights.name,
+                fix="use --dtype float32, or check the weights",
+            )
+        return np.asarray(depth.cpu().numpy())
+
+    def _depth(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Return depth [B, *size] in the stored type for images uint8 [B, H, W, 3], both on the device."""
+        height, width = images.shape[1:3]
+        depth = self.processing.back(self._predict(images), height, width)
+        if size != (height, width):
+            depth = nn.functional.interpolate(depth[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        return depth.to(getattr(torch, self.config.stored))
+
+    def _predict(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the network's depth [B, h, w]."""
+        count = len(images)
+        if self._compiled is None or not self.batch.found:
+            return self.forward(self.network, images)
+        # Compiled for one size: a smaller last batch is filled up rather than compiled for.
+        return self.forward(self._compiled, self._some(images, self.batch.size))[:count]
+
+    def forward(self, network: Any, images: torch.Tensor) -> torch.Tensor:
+        """Return what `network` makes of images uint8 [B, H, W, 3] on the device: depth [B, h, w]."""
+        with self._arithmetic():
+            predicted: torch.Tensor = network(pixel_values=self.processing.forward(images)).predicted_depth
+        return predicted
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        # TF32 would make "float32" on CUDA mean 10 bits of mantissa.
+        precision = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            with (
+                torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+                torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"),
+            ):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+
+    @staticmethod
+    def _some(images: torch.Tensor, count: int) -> torch.Tensor:
+        """Return `count` images, the last repeated where there are fewer."""
+        return torch.cat((images, images[-1:].expand(count - len(images), -1, -1, -1)))[:count] if count else images
+
+
+def _store_bfloat16(network: nn.Module) -> None:
+    """Keep the weights of products and convolutions in bfloat16, which is what autocast would turn them into each time.
+
+    The rest (norms, layer scales, positions) and the sum that runs through the blocks stay float32.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            module.to(torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Original Depth Anything V2 checkpoints (`.pth`): names of their tensors, encoder sizes, and what the file is silent on.
+"""Original Depth Anything V2 checkpoints (`.pth`): names of their tensors, encoder sizes, what they leave unsaid.
 
 The original files hold a DINOv2 under `pretrained.` and a DPT head under `depth_head.`, queries, keys and values in one
 matrix. Here they get the names that the hub's files have, so that both come in by the same loading code.
@@ -90,8 +90,10 @@ def max_depth_of(name: str, given: float | None) -> float:
     return known
 
 
-def hub_config(state: Mapping[str, torch.Tensor], max_depth: float, where: Path) -> dict[str, Any]:
+def hub_config(state: Mapping[str, torch.Tensor], where: Path) -> dict[str, Any]:
     """Return what config.json of the same model on the hub says, read off the shapes of an original state dict.
+
+    All but `max_depth`, which no shape tells: it stands there as 1.
 
     Raises:
         CheckpointError: see `encoder_of`; also tensors that are missing or that no part of the network takes.
@@ -102,7 +104,7 @@ def hub_config(state: Mapping[str, torch.Tensor], max_depth: float, where: Path)
     return {
         "model_type": "depth_anything",
         "depth_estimation_type": "metric",
-        "max_depth": max_depth,
+        "max_depth": 1,
         "patch_size": patch,
         "reassemble_hidden_size": encoder.width,
         "neck_hidden_sizes": [state[f"depth_head.projects.{k}.weight"].shape[0] for k in range(4)],
@@ -125,7 +127,7 @@ def hub_config(state: Mapping[str, torch.Tensor], max_depth: float, where: Path)
 
 def from_official(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return an original state dict under the names of the hub's files; tensors are views, not copies."""
-    renamed = {}
+    renamed: dict[str, torch.Tensor] = {}
     for original, ours in _names(_layers(state)).items():
         parts = state[original].chunk(len(ours)) if len(ours) > 1 else (state[original],)
         renamed |= dict(zip(ours, parts, strict=True))
@@ -179,8 +181,8 @@ def _names(layers: int) -> dict[str, tuple[str, ...]]:
         both(f"{block}.attn.proj", f"{layer}.attention.output.dense")
         for part in ("norm1", "norm2", "mlp.fc1", "mlp.fc2"):
             both(f"{block}.{part}", f"{layer}.{part}")
-        for part in (1, 2):
-            found[f"{block}.ls{part}.gamma"] = (f"{layer}.layer_scale{part}.lambda1",)
+        for number in (1, 2):
+            found[f"{block}.ls{number}.gamma"] = (f"{layer}.layer_scale{number}.lambda1",)
     scratch, fusion = "depth_head.scratch", "neck.fusion_stage.layers"
     for k in range(4):
         both(f"depth_head.projects.{k}", f"neck.reassemble_stage.layers.{k}.projection")

@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from vipocc.priors.depth.preprocessing import IMAGENET_MEAN, IMAGENET_STD, network_size
+from vipocc.priors.depth.preprocessing import network_size, preprocess_reference
 
 State = Mapping[str, torch.Tensor]
 
@@ -37,10 +36,8 @@ def depth_reference(
         short_side: pixels that the shorter side goes in with at least.
     """
     patch = state["pretrained.patch_embed.proj.weight"].shape[-1]
-    height, width = network_size(*image.shape[:2], short_side, patch)
-    resized = cv2.resize(image / 255.0, (width, height), interpolation=cv2.INTER_CUBIC)
-    normalised = ((resized - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)).astype(np.float32)
-    pixels = torch.from_numpy(normalised).permute(2, 0, 1)[None]
+    height, width = network_size(image.shape[0], image.shape[1], short_side, patch)
+    pixels = preprocess_reference(image[None], (height, width))
     grid = (height // patch, width // patch)
     features = _encode(state, pixels, grid, heads, taps)
     depth = max_depth * torch.sigmoid(_decode(state, features, grid, patch))
@@ -79,7 +76,7 @@ def _positions(state: State, rows: int, columns: int) -> torch.Tensor:
 
 
 def _cubic(size: int, trained: int) -> torch.Tensor:
-    """Return the matrix [size, trained] of bicubic interpolation (a = -0.75, edges repeated) by the published factor."""
+    """Return the matrix [size, trained] of bicubic interpolation (a = -0.75, edges repeated), published factor."""
     matrix = torch.zeros(size, trained, dtype=torch.float64)
     for k in range(size):
         at = (k + 0.5) * trained / (size + 0.1) - 0.5
