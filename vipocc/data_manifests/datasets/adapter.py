@@ -142,6 +142,13 @@ class Adapter(ABC):
         """Return what a sweep's size in bytes says is wrong with it, None if nothing."""
         return f"a LiDAR scan is truncated ({size} bytes, 16 a point)" if not size or size % 16 else None
 
+    def mask(self, root: Path, sequence: str, camera: str) -> Path | None:
+        """Return the image, of the raw image's size, that is 0 where a camera sees its own car; None if there is none.
+
+        Such pixels have no depth of the scene: an evaluation of that camera leaves them out.
+        """
+        return None
+
     def box_files(self, root: Path, sequence: str) -> tuple[str, ...]:
         """Return the files, relative to the root, that a sequence's 3D boxes are read from; none where it has none."""
         return ()
