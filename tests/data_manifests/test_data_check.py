@@ -16,14 +16,14 @@ from vipocc.workspace import Workspace
 
 
 def lack(report: CheckReport, job: str, what: str) -> tuple[int, int, str] | None:
-    found = [(one.missing, one.needed, one.download) for one in report.lacks if (one.job, one.what) == (job, what)]
+    found = [(one.missing, one.needed, *one.downloads) for one in report.job(job).lacks if one.what == what]
     return found[0] if found else None
 
 
 def test_whole_tree_lacks_nothing(tree: Tree, config: DataConfig) -> None:
     report = check(tree.root, "kitti-360", config)
     assert report.sound
-    assert report.lacks == []
+    assert {job.state for job in report.jobs} == {"complete"}
     assert report.listed == report.usable == {"train": 6, "val": 1, "test": 1}
     drive = report.drives[0]
     assert (drive.drive, drive.posed_frames, drive.first_frame, drive.last_frame, drive.gaps, drive.scans) == (
@@ -44,14 +44,14 @@ def test_gaps_are_named_by_job_and_download(tree: Tree, config: DataConfig, list
         file.write("\n2013_05_28_drive_0009_sync 0000000007 l\n")
     report = check(tree.root, "kitti-360", config)
     assert report.sound
-    assert lack(report, "priors", "stereo images") == (1, 8, '"Perspective Images for Train & Val (128G)"')
-    assert lack(report, "train", "stereo images") == (1, 8, '"Perspective Images for Train & Val (128G)"')
+    assert lack(report, "priors", "images") == (1, 8, '"Perspective Images for Train & Val (128G)"')
+    assert lack(report, "train", "images") == (1, 8, '"Perspective Images for Train & Val (128G)"')
     train_fisheye = lack(report, "train", "fisheye images")
     assert train_fisheye is not None
     assert train_fisheye[2] == '"Fisheye Images (355G)"'
-    assert lack(report, "evaluation", "LiDAR sweeps") == (2, 6, '"Raw Velodyne Scans (119G)"')
+    assert lack(report, "eval-occupancy", "LiDAR sweeps") == (2, 6, '"Raw Velodyne Scans (119G)"')
     assert lack(report, "validation", "poses") == (1, 1, '"Vehicle Poses (8.9M)"')
-    assert lack(report, "evaluation", "poses") == (1, 2, '"Vehicle Poses (8.9M)"')
+    assert lack(report, "eval-occupancy", "poses") == (1, 2, '"Vehicle Poses (8.9M)"')
     assert report.drives[0].cameras["image_00"].unposed == 1
     assert report.usable["val"] == 0
 
@@ -78,7 +78,7 @@ def test_real_sample_is_partial_and_sound(sample_data: Path) -> None:
     assert report.read == 4 + 4 + 1 + 3 + 4
     assert report.usable == {"train": 0, "val": 3, "test": 0}
     assert report.left_out["train"]["the drive is not there"] == 82_358
-    missing = lack(report, "train", "stereo images")
+    missing = lack(report, "train", "images")
     assert missing is not None
     assert missing[0] > 90_000
     assert {drive.drive[-9:]: drive.scans for drive in report.drives} == {"0000_sync": 1, "0008_sync": 5}
@@ -109,7 +109,7 @@ def test_check_command(options: list[str], tree: Tree, capsys: pytest.CaptureFix
     assert run("data", "check", *options) == 2
     text = capsys.readouterr().out
     assert "damaged: an image is empty" in text
-    assert 'train lacks 1 of 8 stereo images (2013_05_28_drive_0003_sync): "Perspective Images' in text
+    assert 'train lacks 1 of 8 images (2013_05_28_drive_0003_sync): "Perspective Images' in text
 
 
 def test_check_writes_nothing(options: list[str], tmp_path: Path) -> None:

@@ -28,32 +28,47 @@ def data() -> None:
 
 
 @data.command("check")
+@click.option(
+    "--for", "job", metavar="JOB",
+    help="Only what this job needs: priors, train, validation, eval-occupancy, eval-depth, eval-sampler, or all of "
+    "them. Exit code 3 if it lacks anything.",
+)  # fmt: skip
 @click.option("--deep", is_flag=True, help="Read every file instead of a few of each drive and camera.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@_JOBS
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Threads that read [default: one for each core].")
 @workspace_options
 @pass_app
-def check_command(app: App, deep: bool, as_json: bool, jobs: int | None) -> None:
-    """Say what is there, what each job lacks, and which download fills the gap. Writes nothing.
+def check_command(app: App, job: str | None, deep: bool, as_json: bool, jobs: int | None) -> int:
+    """Say what is there, what each job lacks, which download fills the gap, and what it will cost. Writes nothing.
 
-    Exit code 0: something is usable and nothing read was damaged; 2 otherwise.
+    \b
+    Exit code 0: usable, and no file that was read is damaged; with --for, the
+                 job can run on everything that its split lists.
+    Exit code 2: a file is damaged or wrong, or nothing is usable; with --for,
+                 of what the job needs.
+    Exit code 3: with --for only: the job can run, but lacks something.
     """
-    from vipocc.data_manifests.check import check
+    from vipocc.data_manifests.check import JOBS, check
+    from vipocc.data_manifests.check.show import show
     from vipocc.data_manifests.stage import cores
     from vipocc.data_manifests.synthetic.generate import is_complete
-    from vipocc.errors import MissingInputError
+    from vipocc.errors import MissingInputError, UsageError
 
+    if job is not None and job not in (*JOBS, "all"):
+        raise UsageError(f"'{job}' is no job", fix=f"use --for {', '.join(JOBS)} or all")
     workspace, config = app.workspace, app.config
     if workspace.dataset == "synthetic" and not is_complete(workspace.root, config.data.world):
         raise MissingInputError(
             "the synthetic world is not generated yet", where=workspace.root, fix="run `vipocc data prepare`"
         )
-    report = check(workspace.root, workspace.dataset, config.data, deep=deep, jobs=jobs or cores())
+    only = None if job in (None, "all") else (str(job),)
+    report = check(workspace.root, workspace.dataset, config.data, only=only, deep=deep, jobs=jobs or cores())
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1))
     else:
-        _print(report)
-    _refuse_unsound(report)
+        show(report, workspace.path)
+    _refuse_unsound(report, job)
+    return 3 if job is not None and any(one.state in ("partial", "unusable") for one in report.jobs) else 0
 
 
 @data.command("index")
@@ -109,13 +124,13 @@ def _count(manifest: Any, split: str) -> int:
     return sum(len(rows) for rows in manifest.key_rows(split).values())
 
 
-def _reasons(reasons: dict[str, int]) -> str:
-    if not reasons:
-        return ""
-    return "; left out: " + ", ".join(f"{count:,} ({reason})" for reason, count in reasons.items())
+def _reasons(left_out: dict[str, int]) -> str:
+    from vipocc.data_manifests.check.show import reasons
+
+    return reasons(left_out)
 
 
-def _refuse_unsound(report: CheckReport) -> None:
+def _refuse_unsound(report: CheckReport, job: str | None) -> None:
     from vipocc.errors import DataError
 
     if report.faults:
@@ -126,31 +141,13 @@ def _refuse_unsound(report: CheckReport) -> None:
         raise DataError(
             "no posed frame has an image", where=report.root, fix="download what the report says is lacking"
         )
-
-
-def _print(report: CheckReport) -> None:
-    click.echo(f"{report.dataset} at {report.root}, split {report.split}")
-    for drive in report.drives:
-        images = "  ".join(f"{name} {camera.images:,}" for name, camera in drive.cameras.items())
-        click.echo(
-            f"  {drive.drive}: {drive.posed_frames:,} posed frames {drive.first_frame}-{drive.last_frame}, "
-            f"{drive.gaps} gaps; images: {images}; scans {drive.scans:,}"
+    if job is None:
+        return
+    if all(one.state == "unlisted" for one in report.jobs):
+        raise DataError(
+            f"split {report.split} lists no frame for {job}", where=report.root, fix="set data.split, or choose another"
         )
-        unposed = sum(camera.unposed for camera in drive.cameras.values())
-        if unposed:
-            click.echo(f"    {unposed:,} images are of frames without pose and are not used")
-        for fact in drive.facts:
-            click.echo(f"    known: {fact}")
-    for split, count in report.usable.items():
-        click.echo(
-            f"{split}: {count:,} of {report.listed[split]:,} listed samples usable" + _reasons(report.left_out[split])
+    if all(one.state in ("unusable", "unlisted") for one in report.jobs):
+        raise DataError(
+            f"nothing of what {job} needs is usable", where=report.root, fix="download what the report says is lacking"
         )
-    for view, count in report.leaks.items():
-        held, _, role = view.partition(": ")
-        click.echo(f"note: {count:,} {role} images of training samples show frames that {held} lists")
-    for lack in report.lacks:
-        where = f" ({len(lack.drives)} drives)" if len(lack.drives) > 1 else f" ({lack.drives[0]})"
-        click.echo(f"{lack.job} lacks {lack.missing:,} of {lack.needed:,} {lack.what}{where}: {lack.download}")
-    for fault in report.faults:
-        click.echo(f"damaged: {fault.fault}: {fault.path}; {fault.fix}")
-    click.echo(f"{report.read:,} files read, {len(report.faults)} damaged")

@@ -74,6 +74,20 @@ def supervision_leaks(manifest: Manifest) -> dict[str, int]:
     return found
 
 
+def also_trained(lists: SplitLists, same_drive: Callable[[str], str] = lambda drive: drive) -> dict[str, int]:
+    """Return how many samples of val and test are of a frame that train lists too, by split, zeros left out.
+
+    Lists that take the cameras of a pair one by one (KITTI Raw's `eigen_zhou`) have the same moment in train through
+    one camera and in val through the other. Of test that is an error (`refuse_overlap`), of val it is reported.
+    """
+    train = _by_drive(lists.frames["train"], same_drive)
+    found: dict[str, int] = {}
+    for split in ("val", "test"):
+        for (sequence, _), ids in lists.frames[split].items():
+            _add(found, split, int(np.isin(ids, train.get(same_drive(sequence), ids[:0])).sum()))
+    return found
+
+
 def key_camera(dataset: str, side: str) -> str:
     """Return the camera that a published list calls `l` or `r`; raises `DataError` where there is one camera only."""
     keys = rig(dataset).keys

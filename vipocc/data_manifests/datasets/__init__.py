@@ -9,12 +9,12 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from vipocc.data_manifests.datasets.adapter import Adapter, FileKind, Quirk, Rig
+from vipocc.data_manifests.datasets.adapter import EVERY_DRIVE, Adapter, FileKind, Quirk, Rig
 from vipocc.errors import UsageError
 
-__all__ = ["Adapter", "FileKind", "Quirk", "Rig", "adapter", "names"]
+__all__ = ["EVERY_DRIVE", "Adapter", "FileKind", "Quirk", "Rig", "adapter", "names"]
 
-_BUILT_IN = ("kitti-360", "synthetic")
+_BUILT_IN = ("kitti-360", "kitti-raw", "synthetic")
 _GROUP = "vipocc.datasets"
 
 
