@@ -90,8 +90,8 @@ def test_overrides_are_checked_before_anything_runs(tmp_path: Path, capsys: pyte
 
 
 def test_init_refuses_a_dataset_that_cannot_be_read_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["init", "--dataset", "ddad", "--root", str(tmp_path), "-C", str(tmp_path / "w")]) == 2
-    assert "use one of kitti-360, synthetic" in capsys.readouterr().err
+    assert run(["init", "--dataset", "nuscenes", "--root", str(tmp_path), "-C", str(tmp_path / "w")]) == 2
+    assert "use one of kitti-360, " in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
 
 

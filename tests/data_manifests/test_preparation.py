@@ -371,6 +371,6 @@ def test_synthetic_world_is_generated_once_and_read_by_the_same_adapter(
 
 
 def test_dataset_without_reader_is_refused(tmp_path: Path) -> None:
-    workspace = Workspace.create(tmp_path / "workspace", "ddad", tmp_path)
-    with pytest.raises(UsageError, match=r"'ddad' cannot be read by this version.*kitti-360, synthetic"):
+    workspace = Workspace.create(tmp_path / "workspace", "nuscenes", tmp_path)
+    with pytest.raises(UsageError, match=r"'nuscenes' cannot be read by this version.*kitti-360, .*synthetic"):
         stage.ensure_indexed(workspace, root_config(DataConfig()))

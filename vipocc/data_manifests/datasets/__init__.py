@@ -14,7 +14,7 @@ from vipocc.errors import UsageError
 
 __all__ = ["EVERY_DRIVE", "Adapter", "FileKind", "Quirk", "Rig", "adapter", "names"]
 
-_BUILT_IN = ("kitti-360", "kitti-raw", "synthetic")
+_BUILT_IN = ("kitti-360", "kitti-raw", "ddad", "synthetic")
 _GROUP = "vipocc.datasets"
 
 
