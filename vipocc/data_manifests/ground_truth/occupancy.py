@@ -40,8 +40,8 @@ OFFICIAL_TOLERANCE = 2
 """Sweeps that may see a cell which the official rule still calls occupied."""
 
 _BIN_WIDTH = 2.0 * np.pi / ANGULAR_BINS
-# Bin centres with one bin wrapped round on either side: row k + 1 of a profile is bin k.
-_PROFILE_ANGLES = -np.pi + (np.arange(-1, ANGULAR_BINS + 1) + 0.5) * _BIN_WIDTH
+PROFILE_ANGLES = -np.pi + (np.arange(-1, ANGULAR_BINS + 1) + 0.5) * _BIN_WIDTH
+"""[362] directions of a profile in radians: row k + 1 is the centre of bin k, one bin wrapped round on either side."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def occupancy_ground_truth(
     Raises DataError for too few sweeps, a sweep of fewer than 360 points or one with no point in the slice;
     UsageError where the numbers of sweeps and transforms differ. Equal to `occupancy_ground_truth_reference`.
     """
-    transforms, tolerance = _checked(level_from_velo, rule)
+    transforms, tolerance = checked_transforms(level_from_velo, rule)
     cells = slice_grid(grid)
     seen_by = np.zeros(len(cells), dtype=np.int32)
     # Only cells whose fate is open are looked up: one seen by more sweeps than the rule tolerates stays free.
@@ -134,10 +134,11 @@ def angular_profile(
 ) -> Float64:
     """Surface around the sensor: [362, 2] of (angle, planar range), wrapped by one bin at either end."""
     ranges = _bin_ranges(sweep, np.asarray(level_from_velo, dtype=np.float64), grid, 0, ANGULAR_BINS)
-    return np.stack([_PROFILE_ANGLES, _wrap(_fill_empty(ranges, sweep, level_from_velo, grid, rule, index))], axis=-1)
+    return np.stack([PROFILE_ANGLES, _wrap(_fill_empty(ranges, sweep, level_from_velo, grid, rule, index))], axis=-1)
 
 
-def _checked(level_from_velo: ArrayLike, rule: Rule) -> tuple[Float64, int]:
+def checked_transforms(level_from_velo: ArrayLike, rule: Rule) -> tuple[Float64, int]:
+    """Return the transforms [S, 4, 4] and how many sweeps may see a cell that the rule calls occupied; or raise."""
     if rule not in ("official", "paper"):
         raise UsageError(f"occupancy rule must be 'official' or 'paper', not {rule!r}")
     transforms = np.asarray(level_from_velo, dtype=np.float64)
@@ -263,7 +264,7 @@ def _seen(
             ranges = _bin_ranges(part, level_from_velo, grid, 0, ANGULAR_BINS)
         ranges = _fill_empty(ranges, part, level_from_velo, grid, rule, index)
     distance = _cell_distance(local, rule)
-    return (distance <= np.interp(angle, _PROFILE_ANGLES, _wrap(ranges))) & (distance >= BLIND_RANGE)
+    return (distance <= np.interp(angle, PROFILE_ANGLES, _wrap(ranges))) & (distance >= BLIND_RANGE)
 
 
 def angular_profile_reference(
@@ -298,7 +299,7 @@ def occupancy_ground_truth_reference(
     rule: Rule = "official",
 ) -> OccupancyTruth:
     """The plain twin of `occupancy_ground_truth`: every sweep, every direction and every cell, one after another."""
-    transforms, tolerance = _checked(level_from_velo, rule)
+    transforms, tolerance = checked_transforms(level_from_velo, rule)
     cells = slice_grid(grid)
     blocked_by = np.zeros(len(cells), dtype=np.int64)
     visible: Mask | None = None
