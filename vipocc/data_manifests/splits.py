@@ -20,6 +20,10 @@ from vipocc.errors import ConfigError, DataError
 #: (sequence, side) -> frame ids int64, increasing; side is "l" or "r", the camera of the stereo pair that is the key.
 Frames = Mapping[tuple[str, str], np.ndarray]
 
+_ABOUT = (
+    "Frames by drive as ranges of frame ids; each frame is a sample for each side listed "
+    "(l left, r right camera as key)."
+)
 _LINE = re.compile(r"((?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*)\s+(\d{1,18})\s+([lr])")
 
 
@@ -68,15 +72,46 @@ def packaged(dataset: str, known: Mapping[str, str], name: str) -> SplitLists:
         )
     text = files("vipocc.data_manifests").joinpath("splits", known[name]).read_text(encoding="utf-8")
     values: dict[str, Any] = json.loads(text)
-    frames = {
-        split: {
-            (values["sequence"].format(drive), side): expand(ranges)
-            for drive, ranges in values[split]["frames"].items()
-            for side in values[split]["sides"]
+    return SplitLists(name, {split: _unpack(values["sequence"], values[split]) for split in SPLITS})
+
+
+def _unpack(sequence: str, values: Mapping[str, Any]) -> Frames:
+    frames = {}
+    for drive, ranges in values["frames"].items():
+        # Ranges are the same for all sides, or given for each.
+        sides = dict.fromkeys(values["sides"], ranges) if isinstance(ranges, str) else ranges
+        for side, of_side in sides.items():
+            frames[sequence.format(drive), side] = expand(of_side)
+    return frames
+
+
+def to_packaged(lists: SplitLists, dataset: str, name: str, sequence: str) -> str:
+    """Return lists as the text of a file below `splits/`, the inverse of `packaged`.
+
+    This is how the packaged files are made: read the published lists with `read_folder` and the adapter's
+    `sequence_of`, and write what this returns.
+
+    Args:
+        lists: what to pack.
+        dataset: whose.
+        name: of the split.
+        sequence: what all names of sequences have in common, with `{}` for the part in which they differ.
+    """
+    before, after = sequence.split("{}")
+    packed: dict[str, Any] = {"dataset": dataset, "name": name, "about": _ABOUT, "sequence": sequence}
+    for split in SPLITS:
+        frames = lists.frames[split]
+        sides = sorted({side for _, side in frames})
+        drives: dict[str, dict[str, str]] = {}
+        for (drive, side), ids in sorted(frames.items()):
+            drives.setdefault(drive.removeprefix(before).removesuffix(after), {})[side] = compact(ids)
+        shared = all(len(of) == len(sides) and len(set(of.values())) == 1 for of in drives.values())
+        packed[split] = {
+            "samples": lists.count(split),
+            "sides": sides,
+            "frames": {drive: next(iter(of.values())) if shared else of for drive, of in drives.items()},
         }
-        for split in SPLITS
-    }
-    return SplitLists(name, frames)
+    return json.dumps(packed, indent=1) + "\n"
 
 
 def read_folder(folder: Path, sequence_of: Callable[[str], str] = lambda listed: listed) -> SplitLists:

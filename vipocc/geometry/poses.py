@@ -27,6 +27,12 @@ def rotation_y(angle: float) -> Float64:
     return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
 
 
+def rotation_z(angle: float) -> Float64:
+    """Rotation about z by `angle` radians, [3, 3]; a positive angle turns x towards y."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
 def virtual_rotation(pitch_deg: float, yaw_deg: float = 0.0) -> Float64:
     """fisheye_from_virtual rotation, [3, 3]: pitch about x first, then yaw about the fixed y axis, in degrees.
 

@@ -32,6 +32,12 @@ def read_text(path: Path, fix: str) -> str:
     return text
 
 
+def refuse_cut(path: Path, fix: str) -> None:
+    """Raise `DataError` if a file's last line does not end: one cut within a number still reads as numbers."""
+    if not read_text(path, fix).endswith("\n"):
+        raise DataError("a file of the dataset is truncated (its last line does not end)", where=path, fix=fix)
+
+
 @dataclass(frozen=True)
 class Pairs:
     """A calibration file of lines `key: numbers`."""
