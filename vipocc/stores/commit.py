@@ -30,6 +30,7 @@ def commit(
     inputs: Mapping[int, list[Json]],
     kept: Record | None,
     seconds: float = 0.0,
+    notes: Json | None = None,
 ) -> Record:
     """Put a unit's shards and record in place: `rows` from `arrays`, the others from the `kept` record's shards.
 
@@ -41,6 +42,7 @@ def commit(
         inputs: references of what each row was made from, files with their digest.
         kept: the verified record whose other rows stay, or None.
         seconds: time the computation took, for the record.
+        notes: what else the record says of the computation; decides nothing.
     """
     unit = request.unit
     held = unit.rows(store.n_rows(unit.group))
@@ -65,6 +67,8 @@ def commit(
                 entries[row] = {"digest": digest, "inputs": list(inputs.get(row, []))}
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             provenance = {"vipocc": __version__, "written": now, "seconds": round(seconds, 3)}
+            if notes:
+                provenance["notes"] = plain_json(notes)
             record = Record(unit, entries, plain_json(request.fingerprint), made, provenance)
             store.ledger.write(record, "next")
         except OSError:

@@ -180,7 +180,8 @@ class UnitComputer(Protocol):
     """What computes rows. Picklable before `open`; opened once in each worker process.
 
     A computer may have an integer attribute `rows_per_call`: `compute` is then called with at most that many rows at a
-    time, so that progress moves within a unit.
+    time, so that progress moves within a unit. It may have a method `notes`: the JSON object that it returns after a
+    unit stands in the unit's record (a batch size that was found, say) and decides nothing.
     """
 
     def open(self, device: str) -> None:

@@ -110,7 +110,9 @@ def perform(store: Store, request: Request, computer: UnitComputer, advance: Cal
             arrays = _compute(computer, request, missing, advance)
             check_unchanged(store, request, missing)
             inputs = {row: [with_digest(ref, store) for ref in request.inputs[row]] for row in missing}
-            commit(store, request, missing, arrays, inputs, kept, time.perf_counter() - started)
+            notes = getattr(computer, "notes", None)
+            seconds = time.perf_counter() - started
+            commit(store, request, missing, arrays, inputs, kept, seconds, notes() if notes else None)
             return Outcome(request, "committed", len(missing))
     except (DataError, MissingInputError) as error:
         return Outcome(request, "failed", error=error)
