@@ -239,7 +239,7 @@ def _stage(app: App, kinds: tuple[Kind, ...], options: dict[str, Any]) -> None:
     """Check everything, prepare frames, then run the jobs one after another."""
     config, workspace = app.config, app.workspace
     from vipocc.priors import jobs
-    from vipocc.priors.devices import check_dtype, resolve_devices
+    from vipocc.priors.devices import check_compiled, check_dtype, resolve_devices
     from vipocc.stores import parse_shard
 
     part = parse_shard(options["shard"]) if options["shard"] else None
@@ -256,6 +256,7 @@ def _stage(app: App, kinds: tuple[Kind, ...], options: dict[str, Any]) -> None:
         devices = resolve_devices("cpu" if idle and device == "auto" and not every else device, every=every)
         if source == "transformers" and kinds[0] != "anchors":
             check_dtype((config.priors.depth if kinds[0] == "depth" else config.priors.sam).dtype, devices[0])
+            check_compiled(kinds[0] == "depth" and config.priors.depth.compiled, devices[0])
         devices = ("cpu",) if idle else devices
     app.say(_assumed(app, kinds, source, devices, options))
     rows = _rows(app, cameras, options)
@@ -383,7 +384,7 @@ def _run(app: App, job: Job, devices: tuple[str, ...], options: dict[str, Any]) 
     app.say(f"{text}; {job.model}")
     if options["dry_run"]:
         return
-    done = job.run(_executor(devices, workers, options), overwrite=options["overwrite"])
+    done = job.run(_executor(job, devices, workers, options), overwrite=options["overwrite"])
     app.say(f"{kind}: {done.rows:,} rows in {duration(done.seconds)}, {job.rows:,} in {job.path.name}")
 
 
@@ -391,11 +392,16 @@ def _count(number: int, noun: str, ending: str = "s") -> str:
     return f"{number:,} {noun}{'' if number == 1 else ending}"
 
 
-def _executor(devices: tuple[str, ...], workers: int, options: dict[str, Any]) -> Executor:
+def _executor(job: Job, devices: tuple[str, ...], workers: int, options: dict[str, Any]) -> Executor:
     if options["scheduler"]:
         from vipocc.stores import DaskExecutor
 
         return DaskExecutor(options["scheduler"])
+    from vipocc.priors.depth.computer import DepthComputer
     from vipocc.stores import LocalExecutor
 
+    if isinstance(job.computer, DepthComputer) and workers == 1 and len(devices) == 1 and devices[0].startswith("cuda"):
+        from vipocc.priors.overlap import OverlapExecutor
+
+        return OverlapExecutor(devices[0])
     return LocalExecutor(devices, workers)

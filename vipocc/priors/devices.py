@@ -45,6 +45,12 @@ def check_dtype(dtype: str, device: str, option: str = "--dtype") -> None:
         raise DeviceError("bfloat16 needs a CUDA device", fix=f"use {option} float32")
 
 
+def check_compiled(compiled: bool, device: str) -> None:
+    """Raise `DeviceError` if a network is to be compiled that does not run on CUDA."""
+    if compiled and not device.startswith("cuda"):
+        raise DeviceError("compiling needs a CUDA device", fix="leave out --compile")
+
+
 def _cuda_devices() -> int:
     import torch
 

@@ -56,6 +56,11 @@ class DepthComputer:
             raise NonFiniteError(error.what, where=f"{unit.group} rows {list(rows)}", fix=error.fix) from None
         return {"depth": depth}
 
+    def notes(self) -> dict[str, Any]:
+        """Return what a unit's record says of the computation besides what decides it."""
+        assert self._model is not None
+        return {"batch_size": self._model.batch.size}
+
     def close(self) -> None:
         """Let go of the model and the reader."""
         self._model = self._reader = self._lock = None

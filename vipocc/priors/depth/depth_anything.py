@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vipocc.errors import DeviceError, NonFiniteError
+from vipocc.errors import NonFiniteError
 from vipocc.priors.batching import BatchSize
 from vipocc.priors.config import DepthConfig
 from vipocc.priors.depth.loading import depth_fingerprint, depth_weights, load_network
 from vipocc.priors.depth.processing import make_processing
-from vipocc.priors.devices import check_dtype
+from vipocc.priors.devices import check_compiled, check_dtype
 
 __all__ = ["DepthAnything", "depth_fingerprint"]
 
@@ -33,8 +33,7 @@ class DepthAnything:
             DeviceError: bfloat16 or compiling without CUDA.
         """
         check_dtype(config.dtype, device)
-        if config.compiled and not device.startswith("cuda"):
-            raise DeviceError("compiling needs a CUDA device", fix="leave out --compile")
+        check_compiled(config.compiled, device)
         self.config, self.device = config, torch.device(device)
         self.weights, values = depth_weights(config)
         self.max_depth = float(values["max_depth"])
