@@ -11,6 +11,7 @@ from vipocc.cli import App, pass_app, workspace_options
 
 if TYPE_CHECKING:
     from vipocc.data_manifests.check import CheckReport
+    from vipocc.data_manifests.manifest import Cameras
 
 _SPLIT = click.option(
     "--split",
@@ -95,11 +96,18 @@ def index_command(app: App, no_auto: bool) -> None:
 @click.option(
     "--kinds", default="frames,lidar,occupancy", show_default=True, metavar="LIST", help="What to prepare, by commas."
 )
+@click.option(
+    "--cameras",
+    type=click.Choice(["perspective", "all", "every"]),
+    default="all",
+    show_default=True,
+    help="Images of which cameras: without fisheyes, all of samples, or also those that no sample looks through.",
+)
 @click.option("--no-auto", is_flag=True, help="Refuse to generate an absent synthetic world.")
 @_JOBS
 @workspace_options
 @pass_app
-def prepare_command(app: App, split: str, kinds: str, no_auto: bool, jobs: int | None) -> None:
+def prepare_command(app: App, split: str, kinds: str, cameras: Cameras, no_auto: bool, jobs: int | None) -> None:
     """Decode, rectify and resize images; rasterise LiDAR depth; build occupancy ground truth.
 
     Resumes where an earlier run stopped.
@@ -114,7 +122,7 @@ def prepare_command(app: App, split: str, kinds: str, no_auto: bool, jobs: int |
         f"of {config.data.split or 'its own lists'}"
     )
     stage.ensure_world(workspace, config, auto=not no_auto, jobs=jobs)
-    manifest = stage.ensure_prepared(workspace, config, split, chosen, jobs=jobs)
+    manifest = stage.ensure_prepared(workspace, config, split, chosen, cameras, jobs=jobs)
     for name in ("train", "val", "test") if split == "all" else (split,):
         app.say(f"{name}: {_count(manifest, name):,} samples" + _reasons(manifest.left_out.get(name, {})))
     app.say(f"everything of {', '.join(chosen)} is in {workspace.store(chosen[0]).parent}")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +41,9 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+
+#: Which cameras' images are asked for; see `Manifest.needed`.
+Cameras: TypeAlias = Literal["perspective", "all", "every"]
 
 _METADATA = b"vipocc"
 
@@ -178,18 +181,24 @@ class Manifest:
         ]
         return sorted(found, key=lambda key: (key.sequence, key.row, key.camera))
 
-    def needed(
-        self, split: str, cameras: Literal["perspective", "all"] = "perspective"
-    ) -> dict[tuple[str, str], np.ndarray]:
+    def needed(self, split: str, cameras: Cameras = "perspective") -> dict[tuple[str, str], np.ndarray]:
         """Return per (sequence, camera) the rows that a split's samples touch: keys, their t+1, other camera, fisheyes.
 
         Args:
             split: `train`, `val`, `test` or `all`.
-            cameras: `perspective` leaves the fisheyes out, as priors do.
+            cameras: `perspective` leaves the fisheyes out, as priors do; `every` adds, at the rows of the keys, the
+                images of cameras that no sample looks through, such as five of DDAD's six.
         """
-        if cameras not in ("perspective", "all"):
-            raise UsageError(f"cameras cannot be '{cameras}'", fix="use perspective or all")
-        return self._with(_bits(split, ROLES), perspective_only=cameras == "perspective")
+        if cameras not in get_args(Cameras):
+            raise UsageError(f"cameras cannot be '{cameras}'", fix=f"use {' or '.join(get_args(Cameras))}")
+        found = self._with(_bits(split, ROLES), perspective_only=cameras == "perspective")
+        if cameras == "every":
+            for (sequence, _), rows in self.key_rows(split).items():
+                for camera in self.cameras(sequence):
+                    there = rows[self.has_image(sequence, camera)[rows]]
+                    if len(there):
+                        found[sequence, camera] = np.union1d(found.get((sequence, camera), there), there)
+        return found
 
     def _with(self, bits: int, *, perspective_only: bool) -> dict[tuple[str, str], np.ndarray]:
         found = {}

@@ -8,12 +8,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vipocc.data_manifests import prepare
 from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.datasets import adapter
-from vipocc.data_manifests.manifest import SPLITS, Manifest, read_metadata
+from vipocc.data_manifests.manifest import SPLITS, Cameras, Manifest, read_metadata
 from vipocc.data_manifests.roles import assign_roles, refuse_overlap
 from vipocc.data_manifests.synthetic.generate import estimate, generate, is_complete
 from vipocc.errors import DataError, MissingInputError, UsageError
@@ -55,7 +55,7 @@ def ensure_prepared(
     config: Any,
     split: str = "all",
     kinds: Sequence[str] = ("frames",),
-    cameras: Literal["perspective", "all"] = "all",
+    cameras: Cameras = "all",
     *,
     auto: bool = True,
     jobs: int | None = None,
@@ -69,7 +69,7 @@ def ensure_prepared(
         config: the root configuration.
         split: train, val, test or all.
         kinds: of frames, lidar, occupancy.
-        cameras: `perspective` leaves the fisheyes out.
+        cameras: `perspective` leaves the fisheyes out, `every` adds cameras that no sample looks through.
         auto: make what is missing; else refuse.
         jobs: processes, by default one for each core.
 
@@ -139,7 +139,7 @@ def plan_jobs(
     manifest: Manifest,
     split: str,
     kinds: Sequence[str],
-    cameras: Literal["perspective", "all"] = "all",
+    cameras: Cameras = "all",
 ) -> list[prepare.Job]:
     """Return the preparation jobs of a split; writes nothing."""
     made = []
