@@ -14,6 +14,7 @@ from vipocc.progress import duration, size
 
 # More damaged files than this are counted, not listed; --json has all.
 _FAULTS_SHOWN = 20
+_WIDE = 110
 
 
 def show(report: CheckReport, workspace: Path) -> None:
@@ -53,20 +54,23 @@ def _drive_table(report: CheckReport) -> None:
     from rich.text import Text
 
     cameras = list(dict.fromkeys(camera for drive in report.drives for camera in drive.cameras))
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("drive", overflow="fold")
-    for name in ("posed", "frames", "gaps", *cameras, "sweeps"):
-        table.add_column(name, justify="right", overflow="fold")
+    console = Console()
+    # The range of frame ids is what a narrow terminal can do without.
+    ranges = console.width >= _WIDE
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1))
+    table.add_column("drive", no_wrap=True)
+    rows = []
     for drive in report.drives:
+        frames = [f"{drive.first_frame}-{drive.last_frame}"] if ranges else []
         counts = [drive.cameras[name].images if name in drive.cameras else 0 for name in cameras]
-        table.add_row(
-            drive.drive,
-            f"{drive.posed_frames:,}",
-            f"{drive.first_frame}-{drive.last_frame}",
-            str(drive.gaps),
-            *(Text(f"{n:,}", style="" if n == drive.posed_frames else "yellow") for n in (*counts, drive.scans)),
-        )
-    Console().print(table)
+        cells = [Text(f"{n:,}", style="" if n == drive.posed_frames else "yellow") for n in (*counts, drive.scans)]
+        rows.append([Text(text) for text in (f"{drive.posed_frames:,}", *frames, str(drive.gaps))] + cells)
+    for column, name in enumerate(("posed", *(("frames",) if ranges else ()), "gaps", *cameras, "sweeps")):
+        widest = max((len(row[column]) for row in rows), default=1)
+        table.add_column(name, justify="right", overflow="fold", min_width=widest)
+    for drive, row in zip(report.drives, rows, strict=True):
+        table.add_row(drive.drive, *row)
+    console.print(table)
 
 
 def _drive_line(drive: DriveReport) -> str:
@@ -137,18 +141,19 @@ def _costs(report: CheckReport, workspace: Path) -> None:
     total = sum(cost.bytes for cost in report.costs)
     click.echo("cost, estimated, from nothing:")
     for cost in report.costs:
-        click.echo(_cost_line(cost))
+        if cost.rows:
+            click.echo(_cost_line(cost))
     room = f"{size(total)} in all; {size(free)} are free in the workspace"
     click.secho(f"  {room}", fg="yellow" if total > free else None)
-    if report.training_bytes:
+    if report.training_bytes and report.usable.get("train"):
         click.echo(f"  training reads {size(report.training_bytes)} of these")
 
 
 def _cost_line(cost: Cost) -> str:
-    return (
-        f"  {cost.stage:<10} {cost.rows:>9,} rows  {size(cost.bytes):>7}  about {duration(max(cost.seconds, 1))} "
-        f"on {cost.on}"
-    )
+    # Estimates are not good to the second.
+    step = next((step for step, above in ((3600, 36_000), (600, 3600), (60, 300), (10, 60)) if cost.seconds > above), 1)
+    took = duration(max(round(cost.seconds / step) * step, 1))
+    return f"  {cost.stage:<10} {cost.rows:>9,} rows  {size(cost.bytes):>7}  about {took} on {cost.on}"
 
 
 def _read_line(report: CheckReport) -> str:
