@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kitti_tree import DRIVE, SECOND, Tree
 
+from vipocc.data_manifests import splits
 from vipocc.data_manifests.config import DataConfig
-from vipocc.data_manifests.datasets import adapter, kitti_360
+from vipocc.data_manifests.datasets import adapter, kitti_360, kitti_raw
 from vipocc.data_manifests.manifest import FrameKey, Manifest, role_bit
-from vipocc.data_manifests.roles import assign_roles, refuse_overlap, supervision_leaks
-from vipocc.data_manifests.splits import SplitLists, compact, expand, packaged, read_folder
+from vipocc.data_manifests.roles import also_trained, assign_roles, refuse_overlap, supervision_leaks
+from vipocc.data_manifests.splits import SplitLists, compact, expand, packaged, read_folder, to_packaged
 from vipocc.errors import ConfigError, DataError
 
 
@@ -39,6 +41,90 @@ def test_packaged_seg_has_the_known_ranges() -> None:
     val = seg["val"]["2013_05_28_drive_0006_sync", "l"]
     assert (len(val), val[0], val[-1]) == (1_706, 35, 9_538)
     assert not any(side == "r" for _, side in seg["val"].keys() | seg["test"].keys())
+
+
+def test_packaged_eigen_zhou_equals_the_published_lists(sample_data: Path) -> None:
+    ours = packaged("kitti-raw", kitti_raw.ADAPTER.splits, "eigen_zhou")
+    published = read_folder(sample_data / "splits/kitti_raw_eigen", kitti_raw.ADAPTER.sequence_of)
+    assert {split: ours.count(split) for split in ours.frames} == {"train": 39_810, "val": 4_424, "test": 697}
+    for split, frames in published.frames.items():
+        assert frames.keys() == ours.frames[split].keys()
+        for group, ids in frames.items():
+            np.testing.assert_array_equal(ours.frames[split][group], ids)
+    assert ours.digest() == published.digest()
+
+
+def test_packaged_eigen_zhou_has_the_known_counts() -> None:
+    """Facts of published_system.md 1.7: sides, drives, distinct frames, and what val and test share with train."""
+    lists = packaged("kitti-raw", kitti_raw.ADAPTER.splits, "eigen_zhou")
+    sides = {
+        split: [sum(len(ids) for (_, side), ids in frames.items() if side == one) for one in "lr"]
+        for split, frames in lists.frames.items()
+    }
+    assert sides == {"train": [19_956, 19_854], "val": [2_161, 2_263], "test": [697, 0]}
+    drives = {split: {drive for drive, _ in frames} for split, frames in lists.frames.items()}
+    assert {split: len(names) for split, names in drives.items()} == {"train": 32, "val": 31, "test": 28}
+    train = {(drive, frame) for (drive, _), ids in lists.frames["train"].items() for frame in ids.tolist()}
+    assert len(train) == 21_880
+    assert not drives["train"] & drives["test"]
+    refuse_overlap(lists)
+    assert also_trained(lists) == {"val": 3_950}
+
+
+def test_a_train_list_with_the_test_list_appended_is_refused(sample_data: Path, tmp_path: Path) -> None:
+    """As ViPOcc's released KITTI Raw list is: BTS's, and all test lines after it."""
+    published = sample_data / "splits/kitti_raw_eigen"
+    train = gzip.decompress((published / "train_files.txt.gz").read_bytes()).decode().rstrip("\n")
+    test = (published / "test_files.txt").read_text()
+    (tmp_path / "train_files.txt").write_text(f"{train}\n{test}")
+    (tmp_path / "test_files.txt").write_text(test)
+    lists = read_folder(tmp_path, kitti_raw.ADAPTER.sequence_of)
+    assert lists.count("train") == 40_507
+    with pytest.raises(DataError, match="697 frames are in both the train and the test list"):
+        refuse_overlap(lists)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "folder", "file", "sequence"),
+    [
+        ("kitti-360", "kitti_360_seg", "kitti_360_seg", "2013_05_28_drive_{}_sync"),
+        ("kitti-raw", "kitti_raw_eigen", "kitti_raw_eigen_zhou", "{}_sync"),
+    ],
+)
+def test_packaged_files_are_made_from_the_published_lists(
+    sample_data: Path, dataset: str, folder: str, file: str, sequence: str
+) -> None:
+    lists = read_folder(sample_data / "splits" / folder, adapter(dataset).sequence_of)
+    name = next(iter(adapter(dataset).splits))
+    made = to_packaged(lists, dataset, name, sequence)
+    assert made == (Path(splits.__file__).parent / f"splits/{file}.json").read_text()
+
+
+def test_lists_of_kitti_raw_drop_the_day(tmp_path: Path) -> None:
+    drive = "2011_09_26_drive_0022_sync"
+    (tmp_path / "train_files.txt").write_text(f"2011_09_26/{drive} 473 r\n2011_09_26/{drive} 0000000012 r\n{drive} 9 l")
+    lists = adapter("kitti-raw").lists(tmp_path, DataConfig(split=str(tmp_path)))
+    assert {group: ids.tolist() for group, ids in lists.frames["train"].items()} == {
+        (drive, "r"): [12, 473],
+        (drive, "l"): [9],
+    }
+    for wrong in (f"2011_09_28/{drive}", "2011_09_26/0022", "2011_09_26/2011_09_26_drive_0022_extract"):
+        (tmp_path / "train_files.txt").write_text(f"{wrong} 473 r")
+        with pytest.raises(DataError, match=r"is no drive of KITTI Raw .*mend the list"):
+            adapter("kitti-raw").lists(tmp_path, DataConfig(split=str(tmp_path)))
+
+
+@given(st.dictionaries(st.tuples(st.sampled_from("abc"), st.sampled_from("lr")), st.sets(st.integers(0, 50))))
+def test_packing_keeps_every_frame(frames: dict[tuple[str, str], set[int]]) -> None:
+    """Whatever sides drives have: all the same, each its own, or one drive with one side."""
+    groups = {(f"x_{drive}_y", side): np.array(sorted(ids), np.int64) for (drive, side), ids in frames.items()}
+    lists = SplitLists("mine", {"train": groups, "val": {}, "test": groups})
+    values = json.loads(to_packaged(lists, "kitti-raw", "mine", "x_{}_y"))
+    for split in ("train", "val", "test"):
+        found = splits._unpack(values["sequence"], values[split])
+        assert {group: ids.tolist() for group, ids in found.items()} == {
+            group: ids.tolist() for group, ids in lists.frames[split].items()
+        }
 
 
 @given(st.sets(st.integers(0, 400)))
