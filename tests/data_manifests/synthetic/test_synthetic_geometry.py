@@ -6,8 +6,9 @@ from small_worlds import small_config
 
 from vipocc.data_manifests.synthetic.layout import build
 from vipocc.data_manifests.synthetic.materials import Material, fractal, noise
-from vipocc.data_manifests.synthetic.mesh import World
+from vipocc.data_manifests.synthetic.mesh import Hits, World
 from vipocc.data_manifests.synthetic.scene import FIRST_OBJECT
+from vipocc.data_manifests.synthetic.shading import radiance
 from vipocc.data_manifests.synthetic.shapes import NAMES, inside, shape
 from vipocc.data_manifests.synthetic.street import KERB_HEIGHT
 
@@ -126,10 +127,28 @@ def test_noise_is_smooth_repeats_and_has_its_wavelength():
     np.testing.assert_allclose(noise(x + 256.0, np.full_like(x, 3.3), 2.0), values, atol=0.02)
 
 
+def test_shading_does_not_depend_on_how_many_rays_are_shaded_at_a_time(scene):
+    world = World(scene).at(3)
+    pose = scene.world_from_imu[3]
+    origin = (pose[:3, 3] - scene.origin + [0, 0, 0.7]).astype(np.float32)
+    rays = np.random.default_rng(5).normal((1, 0, 0), (0.1, 0.6, 0.3), (3000, 3)) @ pose[:3, :3].T
+    directions = np.ascontiguousarray(rays, np.float32)
+    hits = world.cast(origin, directions)
+    assert 0.1 < np.mean(hits.face < 0) < 0.9, "sky and surfaces"
+    whole = radiance(world, origin, directions, hits, 0.003, True)
+    assert np.all(whole > 0)
+    np.testing.assert_array_equal(radiance(world, origin, directions, hits, 0.003, True, run=64), whole)
+    # One ray at a time is the plain way: nothing is sorted, nothing is gathered.
+    for i in range(0, 3000, 100):
+        part = Hits(hits.distance[i : i + 1], hits.face[i : i + 1], hits.weights[i : i + 1])
+        alone = radiance(world, origin, directions[i : i + 1], part, 0.003, True)
+        np.testing.assert_allclose(alone[0], whole[i], rtol=1e-4, atol=1e-5)
+
+
 def test_detail_that_a_pixel_cannot_show_fades():
     rng = np.random.default_rng(0)
     u, v = rng.uniform(0, 100, (2, 4000)).astype(np.float32)
-    seed, kind = np.full(4000, 0.5, np.float32), np.full(4000, Material.GRASS)
+    seed, kind = np.full(4000, 0.5, np.float32), Material.GRASS
     near, far, farther = (
         fractal(u, v, seed, kind, np.full(4000, size, np.float32)).std() for size in (0.005, 0.5, 30.0)
     )

@@ -10,7 +10,7 @@ from pydantic import Field
 from vipocc.config import Schema
 
 #: Raised whenever the same configuration would give other bytes than before.
-WORLD_VERSION = 1
+WORLD_VERSION = 2
 
 
 class WorldConfig(Schema):

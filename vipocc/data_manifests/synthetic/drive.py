@@ -153,7 +153,10 @@ class DriveWriter:
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:
-    done, content = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    # Runs of equal bytes after subtracting the neighbour: smaller and three times as fast here as zlib's search.
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB]
+    done, content = cv2.imencode(".png", image[..., ::-1], options)
     assert done, "OpenCV could not encode an image in memory"
     return bytes(content.tobytes())
 

@@ -46,14 +46,16 @@ class Faces:
 
 def solid_faces(scene: Scene, frame: int, moving: bool) -> Faces:
     """Return the faces of the objects that move, or of those that never do."""
-    rotation, position = scene.solids(frame)
-    wanted = scene.moving[scene.owner] == moving
-    instance = np.where(scene.label[scene.owner] == LABELS.index("ground"), GROUND_ID, scene.owner + FIRST_OBJECT)
+    wanted = np.flatnonzero(scene.moving[scene.owner] == moving)
+    rotation, position = scene.solids(frame, wanted)
+    owner = scene.owner[wanted]
+    instance = np.where(scene.label[owner] == LABELS.index("ground"), GROUND_ID, owner + FIRST_OBJECT)
     pieces: list[tuple[Any, ...]] = []
     for kind, name in enumerate(NAMES):
         template = shape(name)
-        which = np.flatnonzero(wanted & (scene.shape == kind))
-        turn, at, size = rotation[which], position[which], scene.size[which]
+        some = np.flatnonzero(scene.shape[wanted] == kind)
+        which = wanted[some]
+        turn, at, size = rotation[some], position[some], scene.size[which]
         count, faces = len(which), len(template.faces)
         vertices = np.einsum("pij,pvj->pvi", turn, template.vertices * size[:, None]) + at[:, None]
         normals = np.einsum("pij,pfcj->pfci", turn, template.normals / size[:, None, None])
@@ -73,7 +75,7 @@ def solid_faces(scene: Scene, frame: int, moving: bool) -> Faces:
                 scene.colour[which][repeat],
                 scene.material[which][:, template.group].reshape(-1),
                 scene.seed[which][repeat],
-                instance[which][repeat],
+                instance[some][repeat],
             )
         )
     columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
@@ -137,25 +139,35 @@ class Hits:
     weights: Float32
     """[N, 2] barycentric weights of the second and third corner."""
 
+    def joined(self, other: Hits) -> Hits:
+        """Return both, these first."""
+        return Hits(*(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
+
 
 class World:
     """The scene at one frame, ready for rays. What never moves is built once and shared between frames."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        self._still = ground_faces(scene).joined(solid_faces(scene, 0, moving=False))
-        self._still_tree = _tree(self._still.corners)
-        self._frame = -1
+        still = ground_faces(scene).joined(solid_faces(scene, 0, moving=False))
+        self._still_tree = _tree(still.corners)
+        self._still_count = len(still.corners)
         self._moving_tree: EmbreeScene | None = None
-        self.faces = self._still
+        self._frame = 0
+        moving = solid_faces(scene, 0, moving=True)
+        self.faces = still.joined(moving)
+        """All faces; those that move come last and are overwritten from frame to frame."""
+        if len(moving.corners):
+            self._moving_tree = _tree(moving.corners)
 
     def at(self, frame: int) -> World:
         """Move everything to where it is at `frame`."""
-        if frame != self._frame:
+        if frame != self._frame and self._moving_tree is not None:
             moving = solid_faces(self.scene, frame, moving=True)
-            self._moving_tree = _tree(moving.corners) if len(moving.corners) else None
-            self.faces = self._still.joined(moving)
-            self._frame = frame
+            for column in fields(moving):
+                getattr(self.faces, column.name)[self._still_count :] = getattr(moving, column.name)
+            self._moving_tree = _tree(moving.corners)
+        self._frame = frame
         return self
 
     def cast(self, origins: Float32, directions: Float32) -> Hits:
@@ -168,7 +180,7 @@ class World:
         if self._moving_tree is not None:
             other = self._moving_tree.run(origins, directions, output=True)
             nearer = np.flatnonzero((other["primID"] >= 0) & (other["tfar"] < distance))
-            face[nearer] = other["primID"][nearer] + len(self._still.corners)
+            face[nearer] = other["primID"][nearer] + self._still_count
             distance[nearer] = other["tfar"][nearer]
             weights[nearer] = np.stack([other["u"][nearer], other["v"][nearer]], axis=1)
         return Hits(distance, face, weights)

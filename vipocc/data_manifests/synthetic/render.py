@@ -1,4 +1,4 @@
-"""Takes the pictures and the LiDAR sweeps: a ray per pixel, shading at the hit, more rays at edges, the sensor."""
+"""Takes the pictures and the LiDAR sweeps: a ray per pixel, more rays at edges, the light they bring, the sensor."""
 
 from __future__ import annotations
 
@@ -9,26 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vipocc.data_manifests.synthetic.materials import (
-    LIDAR_LOSS,
-    LIDAR_REFLECTANCE,
-    Float32,
-    Material,
-    fractal,
-    noise,
-    paint,
-    rgb,
-)
-from vipocc.data_manifests.synthetic.mesh import Hits, World
+from vipocc.data_manifests.synthetic.materials import LIDAR_LOSS, LIDAR_REFLECTANCE, Float32
+from vipocc.data_manifests.synthetic.mesh import World
 from vipocc.data_manifests.synthetic.rig import FISHEYES, STEREO, VIRTUAL_PITCH, Rig
 from vipocc.data_manifests.synthetic.scene import SKY_ID
+from vipocc.data_manifests.synthetic.shading import expose, radiance
 from vipocc.geometry.cameras import Mei, Pinhole
 from vipocc.geometry.poses import virtual_rotation
 from vipocc.geometry.shapes import Float64
 
 _RINGS = 64
 _LIDAR_RANGE = 80.0
-_SHINY = (Material.CAR_PAINT, Material.CAR_GLASS, Material.CAR_SIDE, Material.CAR_FRONT)
 #: Further rays of a pixel on an edge, in pixels from its centre.
 _SUBPIXELS = np.array([[-0.17, -0.36], [0.36, -0.1], [0.0, 0.36]])
 
@@ -54,9 +45,28 @@ class View:
         return rays / rays[:, 2:] if isinstance(self.camera, Pinhole) else rays
 
     @cached_property
-    def centre_rays(self) -> Float64:
-        """Directions through the pixels' centres."""
-        return self.rays(self.pixels)
+    def centre_rays(self) -> Float32:
+        """Directions [N, 3] through the pixels' centres."""
+        return self.rays(self.pixels).astype(np.float32)
+
+    @cached_property
+    def subpixel_rays(self) -> Float32:
+        """Directions [3, N, 3] of the further rays of each pixel; a fisheye's corner may lack them."""
+        rays = np.stack([self.rays(self.pixels + shift).astype(np.float32) for shift in _SUBPIXELS])
+        return np.where(np.isfinite(rays), rays, self.centre_rays)
+
+    @cached_property
+    def flat(self) -> NDArray[np.int64]:
+        """Index [N] of each pixel in the flattened image."""
+        return (self.pixels[:, 1] * self.size[1] + self.pixels[:, 0]).astype(np.int64)
+
+    def image_of(self, values: NDArray[Any], fill: Any) -> NDArray[Any]:
+        """Return values [N, ...] of the pixels as an image [H, W, ...], with `fill` where nothing is rendered."""
+        if len(values) == self.size[0] * self.size[1]:
+            return values.reshape(*self.size, *values.shape[1:])
+        whole = np.full((self.size[0] * self.size[1], *values.shape[1:]), fill, values.dtype)
+        whole[self.flat] = values
+        return whole.reshape(*self.size, *values.shape[1:])
 
 
 def views(rig: Rig, full_fisheye: bool) -> dict[str, View]:
@@ -110,36 +120,30 @@ def take(
 ) -> Picture:
     """Return what a camera sees of the world as it stands."""
     origin = scene_from_camera[:3, 3].astype(np.float32)
-    rotation = scene_from_camera[:3, :3]
-    directions = np.ascontiguousarray(view.centre_rays @ rotation.T, np.float32)
+    turn = scene_from_camera[:3, :3].T.astype(np.float32)
+    directions = view.centre_rays @ turn
     hits = world.cast(origin, directions)
-    colour = _shade(world, origin, directions, hits, view.angle, shadows)
-    instance = np.where(hits.face >= 0, world.faces.instance[hits.face], SKY_ID).astype(np.uint16)
-    flat = (view.pixels[:, 1] * view.size[1] + view.pixels[:, 0]).astype(np.int64)
-
-    def image_of(values: NDArray[Any], fill: Any) -> NDArray[Any]:
-        if len(values) == view.size[0] * view.size[1]:
-            return values.reshape(*view.size, *values.shape[1:])
-        whole = np.full((view.size[0] * view.size[1], *values.shape[1:]), fill, values.dtype)
-        whole[flat] = values
-        return whole.reshape(*view.size, *values.shape[1:])
-
-    depth = image_of(hits.distance, np.inf)
-    masks = image_of(instance, SKY_ID)
+    met = hits.face >= 0
+    instance = np.where(met, world.faces.instance[hits.face], np.uint16(SKY_ID))
+    depth, masks = view.image_of(hits.distance, np.inf), view.image_of(instance, SKY_ID)
+    edge = np.zeros(0, np.int64)
     if antialias:
-        parts = image_of(np.where(hits.face >= 0, world.faces.material[hits.face], -1), -2)
-        edge = np.flatnonzero(_edges(depth, masks, parts).reshape(-1)[flat])
-        pixels = (view.pixels[edge] + _SUBPIXELS[:, None]).reshape(-1, 2)
-        more = np.ascontiguousarray(view.rays(pixels) @ rotation.T, np.float32)
-        more = np.where(np.isfinite(more), more, np.tile(directions[edge], (len(_SUBPIXELS), 1)))
-        extra = _shade(world, origin, more, world.cast(origin, more), view.angle, shadows)
-        colour[edge] += extra.reshape(len(_SUBPIXELS), -1, 3).sum(axis=0)
+        parts = view.image_of(np.where(met, world.faces.material[hits.face], np.int16(-1)), -2)
+        edge = np.flatnonzero(_edges(depth, masks, parts).reshape(-1)[view.flat])
+        more = view.subpixel_rays[:, edge].reshape(-1, 3) @ turn
+        hits = hits.joined(world.cast(origin, more))
+        directions = np.concatenate([directions, more])
+    colour = radiance(world, origin, directions, hits, view.angle, shadows)
+    count = len(view.pixels)
+    if len(edge):
+        colour[edge] += colour[count:].reshape(len(_SUBPIXELS), -1, 3).sum(axis=0)
         colour[edge] /= 1 + len(_SUBPIXELS)
-    image = _expose(colour, float(world.scene.look["exposure"]))
-    image += (
-        rng.standard_normal(image.shape, np.float32) * np.float32(255.0 * image_noise) * (0.6 + image * (0.8 / 255.0))
-    )
-    return Picture(image_of(np.clip(np.rint(image), 0, 255).astype(np.uint8), 0), depth, masks)
+    image = expose(colour[:count], float(world.scene.look["exposure"]))
+    grain = rng.standard_normal(image.shape, np.float32)
+    grain *= np.float32(255.0 * image_noise) * (np.float32(0.6) + image * np.float32(0.8 / 255.0))
+    image += grain
+    np.clip(np.rint(image, out=image), 0, 255, out=image)
+    return Picture(view.image_of(image.astype(np.uint8), 0), depth, masks)
 
 
 def _edges(depth: Float32, masks: NDArray[np.uint16], parts: NDArray[Any]) -> NDArray[np.bool_]:
@@ -158,107 +162,6 @@ def _edges(depth: Float32, masks: NDArray[np.uint16], parts: NDArray[Any]) -> ND
     return edge
 
 
-def _shade(world: World, origin: Float32, directions: Float32, hits: Hits, angle: float, shadows: bool) -> Float32:
-    """Return linear radiance [N, 3] along each ray."""
-    look = world.scene.look
-    lengths = np.sqrt(np.einsum("ij,ij->i", directions, directions))
-    colour = np.empty((len(directions), 3), np.float32)
-    met = np.flatnonzero(hits.face >= 0)
-    missed = np.flatnonzero(hits.face < 0)
-    if len(missed):
-        colour[missed] = _sky(directions[missed] / lengths[missed, None], look)
-    if len(met):
-        unit = directions[met] / lengths[met, None]
-        distance = hits.distance[met] * lengths[met]
-        colour[met] = _surface(world, origin, unit, distance, hits.face[met], hits.weights[met], angle, shadows)
-        clear = np.exp(-distance / np.float32(look["haze"]))[:, None]
-        colour[met] = colour[met] * clear + (1.0 - clear) * rgb(look["horizon"])
-    return colour
-
-
-def _surface(
-    world: World,
-    origin: Float32,
-    unit: Float32,
-    distance: Float32,
-    face: NDArray[np.int32],
-    weights: Float32,
-    angle: float,
-    shadows: bool,
-) -> Float32:
-    faces, look = world.faces, world.scene.look
-    points = origin + unit * distance[:, None]
-    corner = faces.normals[face]
-    normal = (
-        corner[:, 0] + weights[:, :1] * (corner[:, 1] - corner[:, 0]) + weights[:, 1:] * (corner[:, 2] - corner[:, 0])
-    )
-    normal /= np.sqrt(np.einsum("ij,ij->i", normal, normal))[:, None]
-    facing = np.einsum("ij,ij->i", normal, unit)
-    normal *= np.where(facing > 0, -1.0, 1.0).astype(np.float32)[:, None]
-    cosine = np.abs(facing)
-    affine = faces.texture[face]
-    uv = np.einsum("nkj,nj->nk", affine[:, :, :3], points) + affine[:, :, 3]
-    u, v = np.ascontiguousarray(uv[:, 0]), np.ascontiguousarray(uv[:, 1])
-    material, seed = faces.material[face], faces.seed[face]
-    # The footprint of a pixel, between its width across and its length along the line of sight.
-    footprint = (distance * np.float32(angle) / np.sqrt(np.maximum(cosine, 0.04))).astype(np.float32)
-    albedo = faces.colour[face]
-    order = np.argsort(material, kind="stable")
-    kinds, starts = np.unique(material[order], return_index=True)
-    for kind, which in zip(kinds, np.split(order, starts[1:]), strict=True):
-        albedo[which] = paint(
-            int(kind), albedo[which], u[which], v[which], faces.extent[face[which]], seed[which], footprint[which], look
-        )
-    albedo *= np.maximum(1.0 + fractal(u, v, seed, material, footprint), 0.12)[:, None]
-
-    sun = rgb(look["sun"])
-    towards = normal @ sun
-    leafy = (material == Material.LEAVES) | (material == Material.HEDGE)
-    # Leaves scatter light around their clump's edge.
-    towards = np.where(leafy, (towards + 0.35) / 1.35, towards)
-    direct = np.maximum(towards, 0.0).astype(np.float32)
-    if shadows:
-        lit = np.flatnonzero(direct > 0)
-        starts_at = points[lit] + normal[lit] * np.float32(0.02) + sun * np.float32(0.01)
-        dark = world.blocked(starts_at, np.ascontiguousarray(np.broadcast_to(sun, starts_at.shape), np.float32))
-        direct[lit[dark]] = 0.0
-    sky_light = (0.62 + 0.38 * normal[:, 2]).astype(np.float32)[:, None] * rgb(look["ambient"])
-    colour = albedo * (sky_light + direct[:, None] * rgb(look["sun_colour"]))
-    shiny = np.flatnonzero(np.isin(material, _SHINY))
-    if len(shiny):
-        mirrored = unit[shiny] + 2.0 * cosine[shiny, None] * normal[shiny]
-        fresnel = (0.05 + 0.55 * (1.0 - cosine[shiny]) ** 4)[:, None]
-        above = np.clip(mirrored[:, 2:] * 3.0 + 0.4, 0.0, 1.0)
-        reflected = above * _sky(mirrored, look) + (1.0 - above) * rgb([0.12, 0.12, 0.12])
-        colour[shiny] += fresnel * reflected
-    return np.asarray(colour, np.float32)
-
-
-def _sky(unit: Float32, look: dict[str, Any]) -> Float32:
-    height = np.maximum(unit[:, 2], 0.0)
-    share = np.sqrt(height)[:, None]
-    colour = (1.0 - share) * rgb(look["horizon"]) + share * rgb(look["zenith"])
-    flat = 1.0 / (height + 0.12)
-    x, y = unit[:, 0] * flat * 400.0, unit[:, 1] * flat * 400.0
-    cloud = noise(x, y, 1800.0) + 0.5 * noise(x, y, 700.0) + 0.3 * noise(x, y, 260.0) + 0.15 * noise(x, y, 90.0)
-    cover = np.clip(0.9 * cloud + 1.4 * (float(look["clouds"]) - 0.5), 0.0, 1.0) * np.clip(height * 6.0, 0.0, 1.0)
-    colour += cover[:, None] * (rgb([0.92, 0.93, 0.95]) - colour)
-    glow = np.maximum(unit @ rgb(look["sun"]), 0.0)
-    colour += (0.35 * glow**24 + 3.0 * glow**1500)[:, None] * rgb([1.0, 0.95, 0.85])
-    turn = np.arctan2(unit[:, 1], unit[:, 0]).astype(np.float32) * 100.0
-    ridge = 0.012 + 0.016 * (noise(turn, np.zeros_like(turn), 60.0) + 1.0) + 0.004 * noise(turn, turn, 6.0)
-    hills = np.clip((ridge - unit[:, 2]) / 0.004, 0.0, 1.0)[:, None]
-    return np.asarray(colour * (1.0 - hills) + hills * rgb([0.26, 0.33, 0.34]), np.float32)
-
-
-def _expose(colour: Float32, exposure: float) -> Float32:
-    """Return display values [N, 3] in 0..255: a soft shoulder, then the usual gamma."""
-    light = np.linspace(0.0, 2.0, 4096) ** 2
-    table = (255.0 * (1.0 - np.exp(-1.5 * exposure * light)) ** (1 / 1.9)).astype(np.float32)
-    index = np.minimum(np.sqrt(colour) * np.float32(4095.0 / 2.0), 4095.0).astype(np.int32)
-    return np.asarray(table[index])
-
-
 def sweep(
     world: World, scene_from_lidar: Float64, rng: np.random.Generator, points: int, range_noise: float, dropout: float
 ) -> Float32:
@@ -267,20 +170,24 @@ def sweep(
     64 rings from +2 to -24.8 degrees, all rays at one instant; returns beyond 80 m and drop-outs are missing.
     """
     columns = points // _RINGS
-    azimuth = (np.arange(columns) + rng.random()) * (2 * np.pi / columns)
-    elevation = np.deg2rad(np.linspace(2.0, -24.8, _RINGS))
-    turn, rise = np.meshgrid(-azimuth, elevation)
-    rays = np.stack([np.cos(rise) * np.cos(turn), np.cos(rise) * np.sin(turn), np.sin(rise)], axis=-1).reshape(-1, 3)
-    directions = np.ascontiguousarray(rays @ scene_from_lidar[:3, :3].T, np.float32)
+    turn = -(np.arange(columns) + rng.random()) * (2 * np.pi / columns)
+    rise = np.deg2rad(np.linspace(2.0, -24.8, _RINGS))[:, None]
+    rings = np.empty((_RINGS, columns, 3), np.float32)
+    rings[..., 0] = np.cos(rise) * np.cos(turn)
+    rings[..., 1] = np.cos(rise) * np.sin(turn)
+    rings[..., 2] = np.sin(rise)
+    rays = rings.reshape(-1, 3)
+    directions = rays @ scene_from_lidar[:3, :3].T.astype(np.float32)
     hits = world.cast(scene_from_lidar[:3, 3].astype(np.float32), directions)
-    draws = rng.random((2, len(rays)))
-    errors = rng.standard_normal(len(rays)) * range_noise
+    draws = rng.random((2, len(rays)), np.float32)
+    errors = rng.standard_normal(len(rays), np.float32) * np.float32(range_noise)
     material = world.faces.material[hits.face]
     lost = 1.0 - (1.0 - dropout) * (1.0 - LIDAR_LOSS[material])
     kept = (hits.face >= 0) & (hits.distance < _LIDAR_RANGE) & (draws[0] >= lost)
     distance = hits.distance[kept] + errors[kept]
-    normal = world.faces.normals[hits.face[kept]].mean(axis=1)
-    cosine = np.abs(np.einsum("ij,ij->i", normal, directions[kept]))
+    normal = world.faces.normals.reshape(-1, 9)[hits.face[kept]].T
+    ahead = directions[kept].T
+    cosine = np.abs(sum(normal[k] * ahead[k % 3] for k in range(9))) / np.float32(3.0)
     intensity = np.clip(
         LIDAR_REFLECTANCE[material[kept]] * (0.35 + 0.65 * cosine) * (0.85 + 0.3 * draws[1, kept]), 0.0, 0.99
     )

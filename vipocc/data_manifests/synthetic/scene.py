@@ -121,12 +121,12 @@ class Scene:
         """Number of frames of the drive."""
         return len(self.world_from_imu)
 
-    def solids(self, frame: int) -> tuple[Float64, Float64]:
-        """Return rotation [P, 3, 3] and position [P, 3] of every solid in scene coordinates at a frame."""
-        pose = self.poses[self.owner, frame]
+    def solids(self, frame: int, which: NDArray[np.int64] | slice = slice(None)) -> tuple[Float64, Float64]:
+        """Return rotation [P, 3, 3] and position [P, 3] of every solid, or of some, in scene coordinates at a frame."""
+        pose = self.poses[self.owner[which], frame]
         cos, sin, zero, one = np.cos(pose[:, 3]), np.sin(pose[:, 3]), np.zeros(len(pose)), np.ones(len(pose))
         turn = np.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], axis=1).reshape(-1, 3, 3)
-        return turn @ self.rotation, (turn @ self.position[:, :, None])[..., 0] + pose[:, :3]
+        return turn @ self.rotation[which], (turn @ self.position[which][:, :, None])[..., 0] + pose[:, :3]
 
     def object_at(self, points: Float64, frame: int) -> NDArray[np.int32]:
         """Return whose solid each scene point [N, 3] lies in: an instance id, GROUND_ID, or SKY_ID for free space.
