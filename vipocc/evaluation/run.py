@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vipocc.data_manifests.datasets import adapter
+from vipocc.data_manifests.ground_truth.published import OCCUPANCY_FOLDER
+from vipocc.data_manifests.ground_truth.rules import parse_slice_name
 from vipocc.data_manifests.stage import ensure_indexed, ensure_prepared
 from vipocc.errors import MissingInputError, StoreError, UsageError
 from vipocc.evaluation import depth, occupancy
@@ -23,7 +26,13 @@ from vipocc.evaluation.inputs import (
     untrained_model,
 )
 from vipocc.evaluation.metrics import Scaling
-from vipocc.evaluation.protocols import OccupancyProtocol, depth_protocol, occupancy_protocol, require_exact
+from vipocc.evaluation.protocols import (
+    PUBLISHED_OCCUPANCY,
+    OccupancyProtocol,
+    depth_protocol,
+    occupancy_protocol,
+    require_exact,
+)
 from vipocc.evaluation.report import Frame, Report
 from vipocc.evaluation.sampler import evaluate_sampler
 from vipocc.stores import StoreReader
@@ -49,6 +58,7 @@ def run_occupancy(
     auto: bool = True,
     overrides: Sequence[str] = (),
     keep: KeepOccupancy | None = None,
+    truth_folder: Path | None = None,
 ) -> tuple[Report, Path]:
     """Evaluate occupancy and return the report with the folder that it was written to.
 
@@ -65,20 +75,28 @@ def run_occupancy(
         auto: prepare missing frames and ground truth; else refuse.
         overrides: `section.key=value` strings over the checkpoint's configuration.
         keep: see `evaluate_occupancy`.
+        truth_folder: holds the published GT_Occ and Object_Label; the protocol is then slice-300-published.
 
     Raises:
         MissingInputError: nothing was trained, or frames are missing and `auto` is not set.
-        UsageError: the protocol does not fit the dataset or the split.
+        UsageError: the protocol does not fit the dataset, the split or the folder.
     """
-    chosen = occupancy_protocol(protocol, config.data.sweeps)
+    if truth_folder is not None and protocol is None:
+        protocol = PUBLISHED_OCCUPANCY.name
+    chosen = occupancy_protocol(protocol, config.data.sweeps, config.data.occupancy_rule)
     require_exact(workspace.dataset, chosen)
+    if (chosen.truth == "published") != (truth_folder is not None):
+        raise UsageError(
+            f"--protocol {PUBLISHED_OCCUPANCY.name} and --truth-folder belong together",
+            fix=f"give the folder that holds {OCCUPANCY_FOLDER}, or leave both out",
+        )
     if chosen.truth == "lidar" and split == "train":
         raise UsageError("there is no LiDAR ground truth of split train", fix="use --split test or val")
     found = choose_checkpoint(
-        workspace, config, path=checkpoint, run=run, overrides=_with_sweeps(overrides, chosen, protocol)
+        workspace, config, path=checkpoint, run=run, overrides=_with_truth(overrides, chosen, protocol)
     )
     if protocol is None:
-        chosen = occupancy_protocol(None, found.config.data.sweeps)
+        chosen = occupancy_protocol(None, found.config.data.sweeps, found.config.data.occupancy_rule)
     where = choose_device(device)
     kinds = ("frames", "occupancy") if chosen.truth == "lidar" else ("frames",)
     _announce(say, workspace, found, f"occupancy under {chosen.name}", split, str(where), kinds)
@@ -90,6 +108,8 @@ def run_occupancy(
     source = FrameSource(manifest, StoreReader(workspace.store("frames")), found.config)
     if chosen.truth == "lidar":
         truth = occupancy.lidar_truth(_ground_truth(workspace, "occupancy"), chosen)
+    elif truth_folder is not None:
+        truth = occupancy.published_truth(manifest, truth_folder)
     else:
         truth = occupancy.exact_truth(manifest)
     keys = select_keys(manifest, split, limit)
@@ -192,11 +212,12 @@ def source_note(reader: StoreReader | None) -> str:
     return ", ".join(sorted(notes - {""}))
 
 
-def _with_sweeps(overrides: Sequence[str], protocol: OccupancyProtocol, named: str | None) -> Sequence[str]:
-    # A slice that is asked for by name decides how many sweeps its ground truth is built from.
-    if named is None or protocol.sweeps is None:
+def _with_truth(overrides: Sequence[str], protocol: OccupancyProtocol, named: str | None) -> Sequence[str]:
+    # A slice that is asked for by name decides how its ground truth is built.
+    parsed = parse_slice_name(protocol.name)
+    if named is None or parsed is None:
         return overrides
-    return (*overrides, f"data.sweeps={protocol.sweeps}")
+    return (*overrides, f"data.sweeps={parsed[0]}", f"data.occupancy_rule={parsed[1]}")
 
 
 def _ground_truth(workspace: Workspace, kind: str) -> StoreReader:
@@ -241,5 +262,5 @@ def _finish(
     chosen_by = "The checkpoint was named by the user." if found.named else f"The checkpoint is {found.rule}."
     if report.split == "val" and not found.named:
         chosen_by += " Validation frames chose it, so figures on val flatter it."
-    report.notes = [*report.notes, chosen_by]
+    report.notes = [*report.notes, *adapter(workspace.dataset).notes, chosen_by]
     return report, report.save(workspace.reports)
