@@ -18,7 +18,7 @@ from vipocc.data_manifests.ground_truth.occupancy import level_from_world, occup
 from vipocc.data_manifests.image_files import read_image
 from vipocc.data_manifests.images import Preparation
 from vipocc.data_manifests.manifest import Manifest
-from vipocc.data_manifests.prepare import occupancy_group, sweep_rows
+from vipocc.data_manifests.preparation import occupancy_group, sweep_rows
 from vipocc.data_manifests.views import prepared_intrinsics
 from vipocc.errors import DataError, MissingInputError, StoreError, UsageError
 from vipocc.geometry.poses import relative
@@ -117,15 +117,15 @@ def test_only_perspective_cameras(workspace: Workspace, whole: Any) -> None:
 @pytest.mark.slow
 def test_processes_make_the_same_bytes(workspace: Workspace, tmp_path: Path, whole: Any, tree: Tree) -> None:
     """One process and two write the same shards."""
-    import vipocc.data_manifests.prepare as prepare
+    from vipocc.data_manifests.preparation import job
 
     other = Workspace.create(tmp_path / "second", "kitti-360", tree.root)
     stage.ensure_prepared(workspace, whole, "train", jobs=1)
-    threshold, prepare._WORTH_PROCESSES = prepare._WORTH_PROCESSES, 1
+    threshold, job.WORTH_PROCESSES = job.WORTH_PROCESSES, 1
     try:
         stage.ensure_prepared(other, whole, "train", jobs=2)
     finally:
-        prepare._WORTH_PROCESSES = threshold
+        job.WORTH_PROCESSES = threshold
     assert tree_hash(workspace.store("frames")) == tree_hash(other.store("frames"))
 
 

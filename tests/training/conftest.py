@@ -15,7 +15,7 @@ import pytest
 
 from vipocc import config as configuration
 from vipocc.data_manifests.manifest import CameraTable, Manifest, SequenceTable, role_bit
-from vipocc.data_manifests.prepare import frames_spec, lidar_spec, occupancy_group, occupancy_spec
+from vipocc.data_manifests.preparation import frames_spec, lidar_spec, occupancy_group, occupancy_spec
 from vipocc.data_manifests.views import prepared_intrinsics, prepared_poses
 from vipocc.geometry.cameras import Mei, Pinhole
 from vipocc.geometry.ndc import camera_plane, intrinsics_to_ndc, ndc_grid

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vipocc.data_manifests import prepare
+from vipocc.data_manifests import preparation
 from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.manifest import SPLITS, Cameras, Manifest, read_metadata
@@ -77,9 +77,9 @@ def ensure_prepared(
         MissingInputError: something is missing and `auto` is not set.
         DataError: the split has no usable sample, or an input file is wrong; nothing is written then.
     """
-    unknown = [kind for kind in kinds if kind not in prepare.KINDS]
+    unknown = [kind for kind in kinds if kind not in preparation.KINDS]
     if unknown:
-        raise UsageError(f"'{unknown[0]}' cannot be prepared", fix=f"use {', '.join(prepare.KINDS)}")
+        raise UsageError(f"'{unknown[0]}' cannot be prepared", fix=f"use {', '.join(preparation.KINDS)}")
     workers = jobs or cores()
     ensure_world(workspace, config, auto=auto, jobs=workers)
     indexed = index(workspace, config)
@@ -98,20 +98,20 @@ def ensure_validation(workspace: Workspace, config: Any, *, jobs: int | None = N
     """
     ensure_world(workspace, config)
     indexed = index(workspace, config)
-    rows = prepare.occupancy_rows(indexed.manifest, "val", config.data)
+    rows = preparation.occupancy_rows(indexed.manifest, "val", config.data)
     if not rows:
         return
     place = (indexed.manifest, workspace.manifest)
     work = [
-        prepare.plan_frames(*place, workspace.store("frames"), config.data, rows),
-        prepare.plan_lidar(*place, workspace.store("lidar"), config.data, rows),
-        prepare.plan_occupancy(*place, workspace.store("occupancy"), config.data, rows),
+        preparation.plan_frames(*place, workspace.store("frames"), config.data, rows),
+        preparation.plan_lidar(*place, workspace.store("lidar"), config.data, rows),
+        preparation.plan_occupancy(*place, workspace.store("occupancy"), config.data, rows),
     ]
     _carry_out(workspace, indexed, work, "val", auto=True, workers=jobs or cores())
 
 
 def _carry_out(
-    workspace: Workspace, indexed: Indexed, work: Sequence[prepare.Job], split: str, *, auto: bool, workers: int
+    workspace: Workspace, indexed: Indexed, work: Sequence[preparation.Job], split: str, *, auto: bool, workers: int
 ) -> None:
     """Do what is missing of the jobs, saying so, once their inputs have been looked at."""
     todo = [(job, job.plan().missing) for job in work]
@@ -122,7 +122,7 @@ def _carry_out(
             f"{what} are not prepared", fix=f"run `vipocc data prepare --split {split}`, or leave --no-auto out"
         )
     for job, _ in todo:
-        prepare.refuse_bad_inputs(indexed.manifest, job)
+        preparation.refuse_bad_inputs(indexed.manifest, job)
     if indexed.fresh:
         indexed.manifest.save(workspace.manifest)
     for job, missing in todo:
@@ -140,17 +140,17 @@ def plan_jobs(
     split: str,
     kinds: Sequence[str],
     cameras: Cameras = "all",
-) -> list[prepare.Job]:
+) -> list[preparation.Job]:
     """Return the preparation jobs of a split; writes nothing."""
     made = []
     for kind in kinds:
         place = (manifest, workspace.manifest, workspace.store(kind), config)
         if kind == "frames":
-            made.append(prepare.plan_frames(*place, manifest.needed(split, cameras)))
+            made.append(preparation.plan_frames(*place, manifest.needed(split, cameras)))
         elif kind == "lidar":
-            made.append(prepare.plan_lidar(*place, prepare.lidar_rows(manifest, split)))
+            made.append(preparation.plan_lidar(*place, preparation.lidar_rows(manifest, split)))
         else:
-            made.append(prepare.plan_occupancy(*place, prepare.occupancy_rows(manifest, split, config)))
+            made.append(preparation.plan_occupancy(*place, preparation.occupancy_rows(manifest, split, config)))
     return made
 
 

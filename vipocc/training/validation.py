@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vipocc.data_manifests.manifest import Manifest
-from vipocc.data_manifests.prepare import occupancy_group
+from vipocc.data_manifests.preparation import occupancy_group
 from vipocc.data_manifests.views import prepared_intrinsics, rig
 from vipocc.evaluation.metrics import density_precision, depth_metrics, occupancy_metrics
 from vipocc.evaluation.occupancy import predict_density
