@@ -109,7 +109,7 @@ def test_check_command(options: list[str], tree: Tree, capsys: pytest.CaptureFix
     assert run("data", "check", *options) == 2
     text = capsys.readouterr().out
     assert "damaged: an image is empty" in text
-    assert 'train lacks 1 of 8 images (2013_05_28_drive_0003_sync): "Perspective Images' in text
+    assert 'priors, train lack 1 of 8 images (2013_05_28_drive_0003_sync): "Perspective Images' in text
 
 
 def test_check_writes_nothing(options: list[str], tmp_path: Path) -> None:

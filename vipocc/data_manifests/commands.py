@@ -56,7 +56,7 @@ def check_command(app: App, job: str | None, deep: bool, as_json: bool, jobs: in
     from vipocc.errors import MissingInputError, UsageError
 
     if job is not None and job not in (*JOBS, "all"):
-        raise UsageError(f"'{job}' is no job", fix=f"use --for {', '.join(JOBS)} or all")
+        raise UsageError(f"there is no job '{job}'", fix=f"use --for {', '.join(JOBS)} or all")
     workspace, config = app.workspace, app.config
     if workspace.dataset == "synthetic" and not is_complete(workspace.root, config.data.world):
         raise MissingInputError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vipocc.data_manifests.config import DataConfig
-from vipocc.data_manifests.datasets import FileKind
+from vipocc.data_manifests.datasets import Adapter, FileKind
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.roles import key_camera
 from vipocc.data_manifests.splits import SplitLists
@@ -36,12 +36,13 @@ class Needs:
     """Frame ids of every sample that the split lists, by sequence, those of absent sequences included."""
 
 
-def needs_of(job: str, manifest: Manifest, lists: SplitLists, config: DataConfig) -> Needs:
+def needs_of(job: str, manifest: Manifest, reader: Adapter, lists: SplitLists, config: DataConfig) -> Needs:
     """Return what a job reads of a dataset.
 
     Args:
         job: one of `report.JOBS`.
         manifest: of the dataset.
+        reader: its adapter.
         lists: its split.
         config: views, sweeps and frames of validation.
     """
@@ -68,7 +69,7 @@ def needs_of(job: str, manifest: Manifest, lists: SplitLists, config: DataConfig
         keys = {sequence: rows for (sequence, camera), rows in wanted.keys.items() if camera == left}
         if job == "validation":
             keys = _evenly(keys, config.val_occupancy)
-        wide = 1 if job == "eval-depth" else config.sweeps
+        wide = config.sweeps if "occupancy" in reader.products and job != "eval-depth" else 1
         wanted.scans = {sequence: window(rows, wide, manifest.rows(sequence)) for sequence, rows in keys.items()}
     return wanted
 

@@ -15,6 +15,7 @@ from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.datasets import EVERY_DRIVE, adapter
 from vipocc.data_manifests.manifest import SPLITS, Manifest
 from vipocc.data_manifests.roles import also_trained, assign_roles, refuse_overlap, supervision_leaks
+from vipocc.errors import UsageError
 
 
 def check(
@@ -37,13 +38,18 @@ def check(
         jobs: threads that read, and cores that estimates are for.
 
     Raises:
+        UsageError: a job is not known, or needs what is not made of this dataset.
         DataError: calibration or poses are absent or wrong, or the lists contradict one another.
     """
     reader = adapter(dataset).configured(config)
     lists = reader.lists(root, config)
     refuse_overlap(lists, reader.same_drive)
     manifest = assign_roles(Manifest(dataset, root, reader.index(root)), lists, config)
-    needs = [needs_of(job, manifest, lists, config) for job in only or JOBS]
+    possible = [job for job in JOBS if job != "eval-occupancy" or "occupancy" in reader.products]
+    for job in only or ():
+        if job not in possible:
+            raise UsageError(f"{job} is not possible on {dataset}", fix=f"use --for {', '.join(possible)} or all")
+    needs = [needs_of(job, manifest, reader, lists, config) for job in only or possible]
     faults, read = find_faults(manifest, reader, needs if only else None, deep=deep, threads=jobs)
     drives = [describe_drive(manifest, reader, drive, config) for drive in manifest.sequences]
     splits = [split for split in SPLITS if any(job.split == split for job in needs)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -37,8 +37,9 @@ def show(report: CheckReport, workspace: Path) -> None:
     for line in _split_lines(report):
         click.echo(line)
     for job in report.jobs:
-        for line, bad in _job_lines(job):
-            click.secho(line, fg="yellow" if bad else None)
+        click.secho(_job_line(job), fg="yellow" if job.state in ("partial", "unusable") else None)
+    for line in _lack_lines(report.jobs):
+        click.secho(line, fg="yellow")
     _costs(report, workspace)
     for fault in report.faults[:_FAULTS_SHOWN]:
         click.secho(f"damaged: {fault.fault}: {fault.path}; {fault.fix}", fg="red")
@@ -82,16 +83,29 @@ def _drive_line(drive: DriveReport) -> str:
 
 
 def _drive_notes(report: CheckReport) -> Iterator[str]:
+    unposed = {drive.drive: sum(camera.unposed for camera in drive.cameras.values()) for drive in report.drives}
+    yield from _counted(unposed, "images are of frames without pose and are not used")
+    standing = {drive.drive: drive.standing for drive in report.drives}
+    yield from _counted(standing, "frames have exactly the pose of the frame before")
+    told: dict[str, list[str]] = {}
     for drive in report.drives:
-        unposed = sum(camera.unposed for camera in drive.cameras.values())
-        if unposed:
-            yield f"note: {drive.drive}: {unposed:,} images are of frames without pose and are not used"
-        if drive.standing:
-            yield f"note: {drive.drive}: {drive.standing:,} frames have exactly the pose of the frame before"
         for fact in drive.facts:
-            yield f"known: {drive.drive}: {fact}"
+            told.setdefault(fact, []).append(drive.drive)
+    for fact, drives in told.items():
+        yield f"known of {_drives(drives)}: {fact}"
     for repeat in report.repeats:
         yield f"note: {repeat.poses:,} poses of {repeat.drive} are also those of {repeat.of}"
+
+
+def _counted(counts: Mapping[str, int], what: str) -> Iterator[str]:
+    """Yield what there is some of, in one line however many drives have it."""
+    some = {drive: count for drive, count in counts.items() if count}
+    if some:
+        yield f"note: {sum(some.values()):,} {what} ({_drives(list(some))})"
+
+
+def _drives(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} drives"
 
 
 def _split_lines(report: CheckReport) -> Iterator[str]:
@@ -111,27 +125,36 @@ def reasons(left_out: Mapping[str, int]) -> str:
     return "; left out: " + ", ".join(f"{count:,} ({reason})" for reason, count in left_out.items())
 
 
-def _job_lines(job: JobReport) -> Iterator[tuple[str, bool]]:
-    """Yield lines with whether they tell of something missing."""
+def _job_line(job: JobReport) -> str:
     gone = "".join(f"; {count:,} {what} were never published" for what, count in job.unpublished.items())
-    if job.state == "unlisted":
-        yield f"{job.job}: the split lists no {job.split} frames", False
-    elif job.state == "complete":
-        yield f"{job.job}: has everything ({job.split}){gone}", False
-    else:
-        state = "nothing it needs is usable" if job.state == "unusable" else f"{job.usable:,} of {job.listed:,} samples"
-        yield f"{job.job}: {state} ({job.split}){gone}", True
-    for lack in job.lacks:
-        for line in _lack_lines(job, lack):
-            yield line, True
+    said = {
+        "unlisted": f"split {job.split} lists no frames",
+        "complete": f"has everything (split {job.split})",
+        "unusable": f"nothing it needs is usable (split {job.split})",
+        "partial": f"runs on {job.usable:,} of {job.listed:,} samples (split {job.split})",
+    }[job.state]
+    return f"{job.job}: {said}{gone}"
 
 
-def _lack_lines(job: JobReport, lack: Lack) -> Iterator[str]:
-    drives = sorted({drive for some in lack.downloads.values() for drive in some})
-    where = drives[0] if len(drives) == 1 else f"{len(drives)} drives"
-    names = list(lack.downloads)
-    more = f" and {len(names) - 1} more downloads, all with --json" if len(names) > 1 else ""
-    yield f"{job.job} lacks {lack.missing:,} of {lack.needed:,} {lack.what} ({where}): {names[0]}{more}"
+def _lack_lines(jobs: Sequence[JobReport]) -> Iterator[str]:
+    """Yield a line for each gap; jobs that lack the same files share one."""
+    grouped: dict[tuple[str, int, int, tuple[str, ...]], list[str]] = {}
+    held: dict[tuple[str, int, int, tuple[str, ...]], Lack] = {}
+    for job in jobs:
+        for lack in job.lacks:
+            key = (lack.what, lack.missing, lack.needed, tuple(lack.downloads))
+            grouped.setdefault(key, []).append(job.job)
+            held[key] = lack
+    for key, names in grouped.items():
+        lack = held[key]
+        first, *others = lack.downloads
+        drives = sorted({drive for some in lack.downloads.values() for drive in some})
+        more = f" and {len(others):,} more, which --json names" if others else ""
+        verb = "lacks" if len(names) == 1 else "lack"
+        yield (
+            f"{', '.join(names)} {verb} {lack.missing:,} of {lack.needed:,} {lack.what} ({_drives(drives)}): "
+            f"{first}{more}"
+        )
 
 
 def _costs(report: CheckReport, workspace: Path) -> None:
