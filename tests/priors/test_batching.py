@@ -87,6 +87,7 @@ def test_a_size_that_was_given_is_kept_or_refused(on) -> None:  # type: ignore[n
     assert not device.sizes
     list(on(device, 3).split(7, lambda start, stop: device.run(stop - start)))
     assert device.sizes == [3, 3, 1]
+    assert on(device, 9).find(device.run, 2) == 2
 
 
 def test_a_single_item_that_does_not_fit_any_more_is_an_error(on) -> None:  # type: ignore[no-untyped-def]

@@ -325,11 +325,11 @@ def test_memory_running_out_changes_nothing_but_the_batch(
     model, calm = DepthAnything(config(tiny["depth"])), DepthAnything(config(tiny["depth"]))(images)
     sizes = []
 
-    def scarce(network: object, some: torch.Tensor) -> torch.Tensor:
+    def scarce(some: torch.Tensor) -> torch.Tensor:
         sizes.append(len(some))
         if len(some) > 1:
             raise torch.OutOfMemoryError("out of memory")
-        return DepthAnything.forward(model, network, some)
+        return DepthAnything.forward(model, some)
 
     monkeypatch.setattr(model, "forward", scarce)
     np.testing.assert_allclose(model(images), calm, rtol=2e-4)

@@ -46,12 +46,13 @@ class BatchSize:
 
         Args:
             attempt: runs the network on so many items of the kind to come.
-            largest: never more than this.
+            largest: never more than this, whatever was asked for.
 
         Raises:
             DeviceError: not even one item fits.
         """
         if self.found:
+            self.size = min(self.size, largest)
             return self.size
         best, size, fastest = 1, 1, float("inf")
         while size <= largest:

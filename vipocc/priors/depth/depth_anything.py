@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vipocc.errors import NonFiniteError
-from vipocc.priors.batching import BatchSize
+from vipocc.priors.batching import LARGEST, BatchSize
 from vipocc.priors.config import DepthConfig
 from vipocc.priors.depth.loading import depth_fingerprint, depth_weights, load_network
 from vipocc.priors.depth.processing import make_processing
@@ -45,7 +45,7 @@ class DepthAnything:
         if self.device.type == "cuda":
             network = network.to(memory_format=torch.channels_last)
         self.network = network
-        self._compiled = torch.compile(network, dynamic=False) if config.compiled else None
+        self._compiled = False
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8], size: tuple[int, int] | None = None) -> NDArray[np.floating[Any]]:
@@ -65,7 +65,9 @@ class DepthAnything:
         given = torch.from_numpy(np.ascontiguousarray(images))
         if self.device.type == "cuda":
             given = given.pin_memory().to(self.device, non_blocking=True)
-        self.batch.find(lambda count: self._predict(self._some(given, count)))
+        self.batch.find(lambda count: self.forward(_some(given, count)), self._largest(given))
+        if self.config.compiled and not self._compiled:
+            self._compile()
         # The device is given all its work before it is waited for, so that it never waits for us.
         parts = list(self.batch.split(len(given), lambda start, stop: self._depth(given[start:stop], size)))
         depth = torch.cat(parts)
@@ -89,17 +91,31 @@ class DepthAnything:
 
     def _predict(self, images: torch.Tensor) -> torch.Tensor:
         """Return the network's depth [B, h, w]."""
-        count = len(images)
-        if self._compiled is None or not self.batch.found:
-            return self.forward(self.network, images)
         # Compiled for one size: a smaller last batch is filled up rather than compiled for.
-        return self.forward(self._compiled, self._some(images, self.batch.size))[:count]
+        return self.forward(_some(images, self.batch.size) if self._compiled else images)[: len(images)]
 
-    def forward(self, network: Any, images: torch.Tensor) -> torch.Tensor:
-        """Return what `network` makes of images uint8 [B, H, W, 3] on the device: depth [B, h, w]."""
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the network's depth [B, h, w] for images uint8 [B, H, W, 3] on the device."""
+        return self.infer(self.processing.forward(images))
+
+    def infer(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the network's depth [B, h, w] for its input float32 [B, 3, h, w] on the device."""
         with self._arithmetic():
-            predicted: torch.Tensor = network(pixel_values=self.processing.forward(images)).predicted_depth
+            predicted: torch.Tensor = self.network(pixel_values=pixels).predicted_depth
         return predicted
+
+    def _largest(self, images: torch.Tensor) -> int:
+        """Return the most images at once whose largest map has fewer values than torch's kernels can count."""
+        if self.device.type == "cpu":
+            return LARGEST
+        height, width = self.processing.forward(images[:1]).shape[-2:]
+        return min(LARGEST, (2**31 - 1) // (int(self.network.head.conv2.in_channels) * height * width))
+
+    def _compile(self) -> None:
+        # Part by part: the blocks are one piece of code compiled once, and transformers' wrappers stay outside.
+        for part in (*self.network.backbone.encoder.layer, self.network.neck, self.network.head):
+            part.compile(dynamic=False)
+        self._compiled = True
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
@@ -115,10 +131,11 @@ class DepthAnything:
         finally:
             torch.set_float32_matmul_precision(precision)
 
-    @staticmethod
-    def _some(images: torch.Tensor, count: int) -> torch.Tensor:
-        """Return `count` images, the last repeated where there are fewer."""
-        return torch.cat((images, images[-1:].expand(count - len(images), -1, -1, -1)))[:count] if count else images
+
+def _some(images: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the first `count` images, the last repeated where there are fewer."""
+    missing = count - len(images)
+    return torch.cat((images, images[-1:].expand(missing, -1, -1, -1))) if missing > 0 else images[:count]
 
 
 def _store_bfloat16(network: nn.Module) -> None:
