@@ -21,10 +21,15 @@ from vipocc.workspace import Workspace
 @click.option(
     "--scale", type=click.FloatRange(0.05, 1.0), help="Synthetic world: image size relative to KITTI-360's (1: native)."
 )
+@click.option(
+    "--world",
+    metavar="NAME",
+    help="Synthetic world: tiny, small, default or large, instead of the preset's; says frames, time and disk.",
+)
 @click.option("--full-fisheye", is_flag=True, help="Synthetic world: fill the whole image circle of the fisheyes.")
 @workspace_options
 @pass_app
-def init(app: App, dataset: str, root: Path | None, scale: float | None, full_fisheye: bool) -> None:
+def init(app: App, dataset: str, root: Path | None, scale: float | None, world: str | None, full_fisheye: bool) -> None:
     """Make a workspace: the folder of -C, by default this one.
 
     --preset and -o are written into it and hold for every command there. The synthetic world is generated later, by
@@ -35,24 +40,38 @@ def init(app: App, dataset: str, root: Path | None, scale: float | None, full_fi
     from vipocc.errors import UsageError
 
     adapter(dataset)  # an unknown dataset is refused before anything is written
-    if dataset != "synthetic" and (scale is not None or full_fisheye):
+    if dataset != "synthetic" and (scale is not None or world is not None or full_fisheye):
         raise UsageError(
-            f"--scale and --full-fisheye are of the synthetic world, not of {dataset}", fix="leave them out"
+            f"--scale, --world and --full-fisheye are of the synthetic world, not of {dataset}", fix="leave them out"
         )
     overrides = app.overrides
+    if world is not None:
+        from vipocc.data_manifests.synthetic.worlds import named
+
+        overrides = named(world).overrides() + overrides  # what is set by itself wins
     if scale is not None:
         overrides += (f"data.world.scale={scale}",)
     if full_fisheye:
         overrides += ("data.world.full_fisheye=true",)
     if app.profile is not None:
         overrides += (f"profile={app.profile}",)
-    config.load(app.preset, overrides=overrides)  # an unknown preset or key is refused before anything is written
+    # An unknown preset or key is refused before anything is written.
+    chosen = config.load(app.preset or ("demo" if dataset == "synthetic" else None), overrides=overrides)
     workspace = Workspace.create(Path(app.workspace_dir or "."), dataset, root, app.preset, overrides)
     own = f", {', '.join(workspace.overrides)}" if workspace.overrides else ""
     app.say(
         f"workspace {workspace.path}: dataset {workspace.dataset} at {workspace.root}, preset '{workspace.preset}'{own}"
     )
     if dataset == "synthetic":
+        from vipocc.data_manifests.stage import cores
+        from vipocc.data_manifests.synthetic.generate import estimate
+        from vipocc.progress import duration, size
+
+        seconds, count = estimate(chosen.data.world, cores())
+        app.say(
+            f"world: {chosen.data.world.drives} drives, {chosen.data.world.frames:,} frames, to be generated in about "
+            f"{duration(seconds)} on {cores()} cores, {size(count)}"
+        )
         app.say("next: vipocc priors depth --split train")
     else:
         app.say("next: vipocc data check")

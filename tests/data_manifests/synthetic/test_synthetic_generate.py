@@ -71,7 +71,7 @@ def test_a_killed_run_is_finished_by_the_next(tiny, tmp_path, files_before_kill)
 
 def test_what_a_killed_process_left_half_written_goes(tiny, tmp_path):
     config = small_config(**TINY)
-    module._write_record(tmp_path, config, complete=False)
+    module.write_record(tmp_path, config, complete=False)
     half = tmp_path / "data_poses" / ".poses.txt.999999999.partial"
     half.parent.mkdir()
     half.write_bytes(b"half")
@@ -88,7 +88,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 
 def test_another_worlds_folder_is_refused(tmp_path):
-    module._write_record(tmp_path, small_config(**TINY), complete=True)
+    module.write_record(tmp_path, small_config(**TINY), complete=True)
     before = tree_digest(tmp_path)
     with pytest.raises(DataError, match="another configuration"):
         generate(tmp_path, small_config(**TINY, seed=5))

@@ -1,6 +1,7 @@
 """The exact truth of the synthetic world agrees with its images, its sweeps and with geometry."""
 
 import io
+import itertools
 import shutil
 
 import cv2
@@ -199,6 +200,34 @@ def test_pixels_of_cars_lie_in_their_boxes(scene):
             assert 1.3 < car.box.size[2] < 2.2
             found += 1
     assert found >= 2
+
+
+def test_what_moves_keeps_its_id_over_the_frames_and_in_both_cameras(scene):
+    files, truth = scene
+    ids, _ = files.poses(DRIVE)
+    seen = {}
+    for frame_id, camera in itertools.product(ids, ("image_00", "image_01")):
+        mask, table = truth.instances(DRIVE, camera, frame_id)
+        depth = truth.depth(DRIVE, camera, frame_id)
+        pose = files.world_from_pose(DRIVE, frame_id) @ files.pose_from[camera]
+        for one in (i for i in table if i.moving):
+            row, col = np.nonzero(mask == one.id)
+            rays = np.stack([col, row, np.ones_like(row)], -1) @ np.linalg.inv(files.k).T
+            points = rays * depth[row, col, None] @ pose[:3, :3].T + pose[:3, 3] - one.box.centre
+            cos, sin = np.cos(one.box.yaw), np.sin(one.box.yaw)
+            local = points @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+            assert np.all(np.abs(local) < one.box.size / 2 + 0.03), "its pixels lie in the box of its id"
+            seen.setdefault(one.id, {})[frame_id, camera] = (one.label, one.box)
+    twice = set(itertools.product(ids[:2], ("image_00", "image_01")))
+    both = [i for i, places in seen.items() if set(places) >= twice]
+    assert both, "both cameras see something that moves, in two frames"
+    for places in seen.values():
+        assert len({label for label, _ in places.values()}) == 1
+        for frame_id in ids:
+            boxes = [box for (at, _), (_, box) in places.items() if at == frame_id]
+            assert len({tuple(box.centre) for box in boxes}) <= 1, "both cameras are at one instant"
+    first, last = (seen[both[0]][i, "image_00"][1].centre for i in ids[:2])
+    assert 0.0 < np.linalg.norm(last - first) < 2.5
 
 
 def test_moving_objects_move_and_the_others_do_not(world):

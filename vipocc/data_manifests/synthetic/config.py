@@ -18,19 +18,19 @@ class WorldConfig(Schema):
 
     seed: int = Field(0, ge=0)
     """Seed of everything that is drawn: layout, palette, light, traffic, noise."""
-    train_drives: int = Field(4, ge=0)
+    train_drives: int = Field(8, ge=0)
     """Number of training drives; every drive is a street of its own."""
     val_drives: int = Field(1, ge=0)
     """Number of validation drives."""
     test_drives: int = Field(1, ge=0)
     """Number of test drives."""
-    train_frames: int = Field(100, ge=2)
+    train_frames: int = Field(290, ge=2)
     """Frames of each training drive. Of drives longer than 22 frames the last 11 are no keys, so that every
     sample has its neighbours t+1, t+10 and t+11; of shorter ones only the last."""
-    val_frames: int = Field(100, ge=2)
-    """Frames of each validation drive."""
-    test_frames: int = Field(100, ge=2)
-    """Frames of each test drive."""
+    val_frames: int = Field(340, ge=2)
+    """Frames of each validation drive; with 340, the first 41 have 300 sweeps from their own on."""
+    test_frames: int = Field(340, ge=2)
+    """Frames of each test drive, as for validation."""
     scale: float = Field(0.5, gt=0.04, le=1.0)
     """Image size relative to the native rig (stereo 1408x376, fisheyes 1408x1408)."""
     full_fisheye: bool = False

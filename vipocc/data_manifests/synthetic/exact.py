@@ -121,8 +121,7 @@ class ExactTruth:
 
         The camera's field of view is not considered.
         """
-        scene, row = self.scene(sequence), self._row(sequence, frame_id)
-        world = self._load_world(sequence).at(row)
+        scene, world = self.scene(sequence), self.world(sequence, frame_id)
         origin = self.world_from_camera(sequence, frame_id, camera)[:3, 3] - scene.origin
         towards = np.ascontiguousarray(
             np.asarray(points, np.float64).reshape(-1, 3) - scene.origin - origin, np.float32
@@ -153,6 +152,10 @@ class ExactTruth:
         """Return the 4x4 pose of a rectified stereo camera or a raw fisheye."""
         pose = self.scene(sequence).world_from_imu[self._row(sequence, frame_id)]
         return np.asarray(pose @ self.rig.imu_from_camera[camera])
+
+    def world(self, sequence: str, frame_id: int) -> World:
+        """Return the drive at a frame's time, ready for rays; the next call moves it on."""
+        return self._load_world(sequence).at(self._row(sequence, frame_id))
 
     def scene(self, sequence: str) -> Scene:
         """Return the description of a drive."""

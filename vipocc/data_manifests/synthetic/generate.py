@@ -32,8 +32,8 @@ def estimate(config: WorldConfig, jobs: int = 1) -> tuple[float, int]:
     """Return the time to generate a world with `jobs` processes, in seconds on one 2020s core each, and its bytes."""
     pixels = 1408 * 376 * config.scale**2
     fisheye = 5.4 if config.full_fisheye else 1.0
-    per_frame = 0.10 + pixels * (3.3e-6 + 1.4e-6 * fisheye) + config.lidar_points * 0.9e-6
-    seconds = 2.0 + config.drives * 1.0 + config.frames * per_frame / max(jobs, 1)
+    per_frame = 0.06 + pixels * (1.6e-6 + 0.75e-6 * fisheye) + config.lidar_points * 0.5e-6
+    seconds = 2.0 + config.drives * 1.3 + config.frames * per_frame / max(jobs, 1)
     size = config.frames * (pixels * (6.6 + 1.4 * fisheye) + config.lidar_points * 12.8 + 40_000)
     return seconds, int(size + config.drives * 400_000)
 
@@ -82,7 +82,7 @@ def generate(root: Path, config: WorldConfig, jobs: int = 1) -> None:
     if record is not None and record["complete"]:
         return
     root.mkdir(parents=True, exist_ok=True)
-    _write_record(root, config, complete=False)
+    write_record(root, config, complete=False)
     from vipocc.data_manifests.synthetic import drive
 
     drive.write_calibration(root, config)
@@ -98,7 +98,7 @@ def generate(root: Path, config: WorldConfig, jobs: int = 1) -> None:
     _clear_leftovers(root)
     _write_splits(root, config)
     drive.write_atomically(root / "README.txt", _readme(config).encode())
-    _write_record(root, config, complete=True)
+    write_record(root, config, complete=True)
 
 
 def _execute(root: Path, config: WorldConfig, tasks: list[tuple[int, list[int]]], jobs: int) -> Iterator[int]:
@@ -203,7 +203,8 @@ def _read_record(root: Path) -> dict[str, Any] | None:
     return dict(record)
 
 
-def _write_record(root: Path, config: WorldConfig, *, complete: bool) -> None:
+def write_record(root: Path, config: WorldConfig, *, complete: bool) -> None:
+    """Write which world `root` holds, or will hold."""
     from vipocc.data_manifests.synthetic.drive import write_atomically
 
     record = {

@@ -22,9 +22,12 @@ _LANE = 1.15
 
 _WALLS: dict[str, list[Colour]] = {
     "train": [(0.62, 0.56, 0.44), (0.66, 0.64, 0.60), (0.50, 0.36, 0.24), (0.58, 0.50, 0.28), (0.42, 0.46, 0.48)],
-    "val": [(0.60, 0.46, 0.38), (0.50, 0.54, 0.44), (0.64, 0.62, 0.56), (0.36, 0.40, 0.46)],
-    "test": [(0.46, 0.50, 0.58), (0.64, 0.58, 0.50), (0.56, 0.40, 0.32), (0.60, 0.60, 0.42)],
+    "val": [(0.60, 0.46, 0.38), (0.50, 0.54, 0.44), (0.70, 0.55, 0.58), (0.33, 0.38, 0.50)],
+    "test": [(0.46, 0.50, 0.58), (0.72, 0.70, 0.46), (0.56, 0.40, 0.32), (0.50, 0.60, 0.46)],
 }
+_GRASS: dict[str, Colour] = {"train": (0.12, 0.19, 0.04), "val": (0.16, 0.17, 0.05), "test": (0.08, 0.19, 0.07)}
+#: Heights of the sun in radians; no two splits share any.
+_SUN: dict[str, tuple[float, float]] = {"train": (0.55, 0.95), "val": (0.38, 0.50), "test": (1.0, 1.15)}
 _LEAVES: dict[str, list[Colour]] = {
     "train": [(0.09, 0.17, 0.03), (0.06, 0.12, 0.03), (0.14, 0.19, 0.05)],
     "val": [(0.10, 0.15, 0.03), (0.05, 0.13, 0.05), (0.20, 0.16, 0.04)],
@@ -310,8 +313,7 @@ def _traffic(builder: Builder, config: WorldConfig, street: Street, ego: Float64
 
 def _look(rng: np.random.Generator, split: str, street: Street) -> dict[str, Any]:
     """Light, sky and ground colours of a drive."""
-    elevation = {"train": (0.5, 1.0), "val": (0.42, 0.9), "test": (0.55, 1.05)}[split]
-    azimuth, height = float(rng.uniform(-np.pi, np.pi)), float(rng.uniform(*elevation))
+    azimuth, height = float(rng.uniform(-np.pi, np.pi)), float(rng.uniform(*_SUN[split]))
     overcast = float(rng.uniform(0.0, 0.55))
     sun = [np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)]
     warm = 1.0 - 0.35 * (1.05 - height)
@@ -327,7 +329,7 @@ def _look(rng: np.random.Generator, split: str, street: Street) -> dict[str, Any
         "exposure": float(rng.uniform(0.8, 1.1)),
         "asphalt": [float(v) for v in furniture.vary(rng, (0.16, 0.16, 0.165), 0.08)],
         "pavement": [float(v) for v in furniture.vary(rng, (0.27, 0.26, 0.25), 0.15)],
-        "grass": [float(v) for v in furniture.vary(rng, (0.12, 0.19, 0.04), 0.35)],
+        "grass": [float(v) for v in furniture.vary(rng, _GRASS[split], 0.35)],
         "marking": float(rng.choice([0.0, 1.0, 1.0])),
         "half_width": street.half_width,
     }
