@@ -13,6 +13,7 @@ from typing import Any
 from vipocc.data_manifests import preparation
 from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.datasets import adapter
+from vipocc.data_manifests.ground_truth.devices import check_device
 from vipocc.data_manifests.manifest import SPLITS, Cameras, Manifest, read_metadata
 from vipocc.data_manifests.roles import assign_roles, refuse_overlap
 from vipocc.data_manifests.synthetic.generate import estimate, generate, is_complete
@@ -59,6 +60,7 @@ def ensure_prepared(
     *,
     auto: bool = True,
     jobs: int | None = None,
+    device: str = "cpu",
 ) -> Manifest:
     """Return the manifest with everything of `kinds` in the stores that the split's samples need.
 
@@ -72,21 +74,24 @@ def ensure_prepared(
         cameras: `perspective` leaves the fisheyes out, `every` adds cameras that no sample looks through.
         auto: make what is missing; else refuse.
         jobs: processes, by default one for each core.
+        device: cpu, or cuda for what can make use of it (occupancy).
 
     Raises:
         MissingInputError: something is missing and `auto` is not set.
+        DeviceError: there is no such device.
         DataError: the split has no usable sample, or an input file is wrong; nothing is written then.
     """
     unknown = [kind for kind in kinds if kind not in preparation.KINDS]
     if unknown:
         raise UsageError(f"'{unknown[0]}' cannot be prepared", fix=f"use {', '.join(preparation.KINDS)}")
+    check_device(device)
     workers = jobs or cores()
     ensure_world(workspace, config, auto=auto, jobs=workers)
     indexed = index(workspace, config)
     manifest = indexed.manifest
     require_samples(manifest, split)
     work = plan_jobs(workspace, config.data, manifest, split, kinds, cameras)
-    _carry_out(workspace, indexed, work, split, auto=auto, workers=workers)
+    _carry_out(workspace, indexed, work, split, auto=auto, workers=workers, device=device)
     return manifest
 
 
@@ -105,13 +110,21 @@ def ensure_validation(workspace: Workspace, config: Any, *, jobs: int | None = N
     work = [
         preparation.plan_frames(*place, workspace.store("frames"), config.data, rows),
         preparation.plan_lidar(*place, workspace.store("lidar"), config.data, rows),
-        preparation.plan_occupancy(*place, workspace.store("occupancy"), config.data, rows),
+        # Without 3D boxes: the synthetic world's are exact truth, which training never meets.
+        preparation.plan_occupancy(*place, workspace.store("occupancy"), config.data, rows, objects=False),
     ]
     _carry_out(workspace, indexed, work, "val", auto=True, workers=jobs or cores())
 
 
 def _carry_out(
-    workspace: Workspace, indexed: Indexed, work: Sequence[preparation.Job], split: str, *, auto: bool, workers: int
+    workspace: Workspace,
+    indexed: Indexed,
+    work: Sequence[preparation.Job],
+    split: str,
+    *,
+    auto: bool,
+    workers: int,
+    device: str = "cpu",
 ) -> None:
     """Do what is missing of the jobs, saying so, once their inputs have been looked at."""
     todo = [(job, job.plan().missing) for job in work]
@@ -130,7 +143,7 @@ def _carry_out(
         say(f"preparing {missing:,} rows of {job.kind}: about {took}, {size(missing * job.bytes_per_row)}")
         for note in job.notes:
             say(f"note: {note}")
-        job.run(workers)
+        job.run(workers, device)
 
 
 def plan_jobs(
@@ -189,6 +202,23 @@ def index(workspace: Workspace, config: Any, *, again: bool = False) -> Indexed:
     return Indexed(assign_roles(manifest, lists, config.data), fresh=True)
 
 
+def require_listed(workspace: Workspace, config: Any, split: str) -> None:
+    """Raise `DataError` if a split lists no sample at all, whatever is on disk: nothing could be made for it.
+
+    For commands that have other things to refuse, such as an absent model, before they come to the samples.
+    """
+    if workspace.dataset == "synthetic":
+        return  # its lists are generated with it
+    lists = adapter(workspace.dataset).configured(config.data).lists(workspace.root, config.data)
+    if any(lists.count(one) for one in (SPLITS if split == "all" else (split,))):
+        return
+    filled = " and ".join(one for one in SPLITS if lists.count(one))
+    raise DataError(
+        f"the split '{lists.name}' of {workspace.dataset} has no {split} samples, only {filled}",
+        fix=f"set data.split to a folder with {split}_files.txt",
+    )
+
+
 def require_samples(manifest: Manifest, split: str) -> None:
     """Raise `DataError` saying why, if a split has no usable sample."""
     if manifest.key_rows(split):
@@ -198,10 +228,12 @@ def require_samples(manifest: Manifest, split: str) -> None:
         for reason, count in manifest.left_out.get(one, {}).items():
             counts[reason] = counts.get(reason, 0) + count
     why = "; ".join(f"{reason}: {count:,}" for reason, count in sorted(counts.items(), key=lambda item: -item[1]))
+    others = " or ".join(one for one in SPLITS if split != "all" and manifest.key_rows(one))
     raise DataError(
         f"no sample of split {split} can be used ({why or 'it lists none'})",
         where=manifest.root,
-        fix="see what to download with `vipocc data check`, or set data.split"
+        fix=(f"use --split {others}, " if others else "")
+        + "see what to download with `vipocc data check`, or set data.split"
         + (" (or data.fisheye=false)" if any("fisheye" in reason for reason in counts) else ""),
     )
 

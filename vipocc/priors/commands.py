@@ -238,6 +238,7 @@ def _override(app: App, section: str, options: dict[str, Any], more: dict[str, A
 def _stage(app: App, kinds: tuple[Kind, ...], options: dict[str, Any]) -> None:
     """Check everything, prepare frames, then run the jobs one after another."""
     config, workspace = app.config, app.workspace
+    from vipocc.data_manifests.stage import require_listed
     from vipocc.priors import jobs
     from vipocc.priors.devices import check_compiled, check_dtype, resolve_devices
     from vipocc.stores import parse_shard
@@ -245,6 +246,7 @@ def _stage(app: App, kinds: tuple[Kind, ...], options: dict[str, Any]) -> None:
     part = parse_shard(options["shard"]) if options["shard"] else None
     if options["scheduler"] and options.get("devices"):
         raise UsageError("--devices all and --scheduler contradict each other", fix="give one of them")
+    require_listed(workspace, config, options["split"])
     source = jobs.check(kinds[0], workspace, config)
     cameras = options.get("cameras", "perspective")
     jobs.check_cameras(cameras, source)

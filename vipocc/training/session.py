@@ -61,6 +61,11 @@ def start_training(
     on = torch.device(chosen)
     check_dtype(training.dtype, chosen, "-o training.dtype=auto, or")
 
+    if workspace.root.is_dir():
+        # Imported here as below: a host that has the stores alone needs no reader of the dataset.
+        from vipocc.data_manifests.stage import require_listed
+
+        require_listed(workspace, config, "train")
     if not workspace.manifest.is_file():
         raise MissingInputError(
             f"nothing of {workspace.dataset} is prepared yet",
