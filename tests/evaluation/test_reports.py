@@ -14,6 +14,7 @@ from vipocc.evaluation.protocols import (
     EXACT_DEPTH,
     EXACT_OCCUPANCY,
     LIDAR_DEPTH,
+    PUBLISHED_OCCUPANCY,
     depth_protocol,
     occupancy_protocol,
     require_exact,
@@ -22,8 +23,10 @@ from vipocc.evaluation.protocols import (
 from vipocc.evaluation.report import Frame, Report, Row, Skipped, TruthDigest
 
 DIGESTS = {
-    "slice-300": "524814bfd93ebf37",
-    "exact": "266d56f989e09b75",
+    "slice-300": "8b6e918d646a4b1c",
+    "slice-300-paper": "a2b0e55206465567",
+    "slice-300-published": "374d7b92afe7294d",
+    "exact": "71db5e035b27fc3e",
     "lidar depth": "8e9a816a7cd7de2c",
     "exact depth": "486e17b09a5d0b7d",
 }
@@ -90,6 +93,8 @@ def test_protocols_are_frozen() -> None:
     """A changed digest means a changed protocol: raise its version and say so in the changelog."""
     assert {
         "slice-300": slice_protocol().digest,
+        "slice-300-paper": slice_protocol(rule="paper").digest,
+        "slice-300-published": PUBLISHED_OCCUPANCY.digest,
         "exact": EXACT_OCCUPANCY.digest,
         "lidar depth": LIDAR_DEPTH.digest,
         "exact depth": EXACT_DEPTH.digest,
@@ -103,9 +108,13 @@ def test_protocols_by_name() -> None:
     assert occupancy_protocol(None, 300).name == "slice-300"
     assert occupancy_protocol(None, 24).name == "slice-24"
     assert occupancy_protocol("slice-300", 24).sweeps == 300
+    assert occupancy_protocol(None, 24, "paper").name == "slice-24-paper"
+    assert occupancy_protocol("slice-300-paper", 24) == slice_protocol(300, "paper")
+    assert occupancy_protocol("slice-300", 24, "paper") == slice_protocol()
+    assert occupancy_protocol("slice-300-published", 24) is PUBLISHED_OCCUPANCY
     assert occupancy_protocol("exact", 24) is EXACT_OCCUPANCY
     assert depth_protocol(None) is LIDAR_DEPTH
-    for name in ("slice-2", "slice", "voxel"):
+    for name in ("slice-2", "slice", "voxel", "slice-300-", "slice-300-official"):
         with pytest.raises(UsageError, match="--protocol"):
             occupancy_protocol(name, 300)
     with pytest.raises(UsageError, match="--protocol"):

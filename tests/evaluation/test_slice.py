@@ -15,8 +15,17 @@ from vipocc.data_manifests.manifest import CameraTable, FrameKey, Manifest, Sequ
 from vipocc.errors import DataError, MissingInputError, StoreError
 from vipocc.evaluation.depth import evaluate_depth, predict_depths
 from vipocc.evaluation.inputs import FrameSource, select_keys, untrained_model
-from vipocc.evaluation.occupancy import METRICS, SliceTruth, evaluate_occupancy, predict_density, slice_points
+from vipocc.evaluation.metrics import OBJECT
+from vipocc.evaluation.occupancy import (
+    METRICS,
+    SliceTruth,
+    evaluate_occupancy,
+    lidar_truth,
+    predict_density,
+    slice_points,
+)
 from vipocc.evaluation.protocols import LIDAR_DEPTH, slice_protocol
+from vipocc.evaluation.report import Report
 from vipocc.geometry.cameras import Pinhole
 
 SIZE = (64, 96)
@@ -93,7 +102,7 @@ def truth_of(key: FrameKey) -> SliceTruth | str:
     if key.row == 3:
         return "no LiDAR ground truth"
     z = np.linspace(20, 4, 160)[:, None].repeat(80, 1)
-    return SliceTruth(z > 10, (z < 9) & (key.row != 4))
+    return SliceTruth(z > 10, (z < 9) & (key.row != 4), no_objects="no boxes")
 
 
 def test_the_grid_is_the_published_one() -> None:
@@ -137,7 +146,8 @@ def test_occupancy_counts_uses_and_skips(config: Any) -> None:
     assert wall["o_acc"].mean > 0.97
     assert wall["o_acc"].frames == 2
     assert wall["average_precision"].mean > 0.95
-    assert np.isnan(wall["object_o_acc"].mean)
+    assert not set(OBJECT) & wall.keys()
+    assert any("Object metrics are left out" in note and "2 frames: no boxes" in note for note in report.notes)
     assert report.row("broken").note == "2 frames without a finite density"
     assert report.row("broken").metrics["o_acc"].frames == 0
     assert report.row("everything free").metrics["ie_rec"].mean == 1.0
@@ -145,8 +155,58 @@ def test_occupancy_counts_uses_and_skips(config: Any) -> None:
     for name in ("everything free", "everything occupied"):
         assert report.row(name).metrics["balanced_accuracy"].mean == 0.5
     assert report.row("ViPOcc").metrics["ie_acc"].mean == 0.713
-    assert report.metrics == METRICS
+    assert report.metrics == tuple(name for name in METRICS if name not in OBJECT)
     assert kept == [(10, (*SIZE, 3), ["wall", "broken"]), (14, (*SIZE, 3), ["wall", "broken"])]
+
+
+def test_object_metrics_of_a_store_and_what_is_said_of_them(config: Any) -> None:
+    """Frame 0 has two objects, 1 none, of frame 2 they are unknown."""
+    z = np.linspace(20, 4, 160)[:, None].repeat(80, 1)
+    objects = np.zeros((3, 160, 80), np.uint8)
+    objects[0, 100:110, 20:30], objects[0, 60:64, 70:80] = 1, 2
+    objects[:, :20] = 255
+    held: dict[tuple[str, int], dict[str, NDArray[Any]]] = {
+        ("slice-300/drive", row): {
+            "occupied": (z > 10).astype(np.uint8),
+            "visible": (z < 9).astype(np.uint8),
+            "object": objects[row],
+            "objects_known": np.uint8(row != 2),  # type: ignore[dict-item]
+        }
+        for row in range(3)
+    }
+    read = lidar_truth(Rows(held), slice_protocol())
+    around = read(FrameKey("drive", "image_00", 0))
+    assert isinstance(around, SliceTruth)
+    assert around.objects is not None
+    expected = np.zeros((160, 80), np.bool_)
+    expected[80:129, 15:34] = True
+    expected[40:83, 65:80] = True
+    np.testing.assert_array_equal(around.objects, expected)
+
+    def report(rows: list[int]) -> Report:
+        return evaluate_occupancy(
+            {"wall": ("measured", Wall(10.0))},  # type: ignore[dict-item]
+            source(config),
+            [FrameKey("drive", "image_00", row) for row in rows],
+            read,
+            slice_protocol(),
+            split="test",
+            device=torch.device("cpu"),
+        )
+
+    whole = report([0, 1, 2])
+    assert whole.metrics == METRICS
+    assert whole.row("wall").metrics["object_o_acc"].frames == 1
+    assert whole.row("wall").metrics["object_o_acc"].mean > 0.95
+    assert (
+        "Object metrics are means over the 1 frames with an object on the slice; 1 have none, of others objects are "
+        "unknown (1 frames: drive had no 3D boxes when it was prepared)."
+    ) in whole.notes
+    assert report([0]).truth_digest != report([1]).truth_digest
+    unknown = report([2])
+    assert not set(OBJECT) & set(unknown.metrics)
+    assert "no 3D boxes" in unknown.markdown()
+    assert "object" not in unknown.markdown().split("|")[2]
 
 
 def test_a_real_network_fits_the_slice(config: Any) -> None:

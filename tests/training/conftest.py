@@ -194,6 +194,7 @@ def make_world(folder: Path) -> TinyWorld:
     write(workspace.store("lidar"), lidar_spec("synthetic", config.data), {groups["image_00"]: {"depth": sparse}})
     cells = np.zeros((FRAMES, 160, 80), np.uint8)
     truth = {"occupied": cells.copy(), "visible": cells.copy(), "sweeps": np.full(FRAMES, 3, np.uint16)}
+    truth |= {"object": cells.copy(), "objects_known": np.zeros(FRAMES, np.uint8)}
     truth["occupied"][:, :, :20] = 1
     truth["visible"][:, :, 40:] = 1
     group = occupancy_group(config.data, SEQUENCE)

@@ -105,14 +105,20 @@ def index_command(app: App, no_auto: bool) -> None:
 )
 @click.option("--no-auto", is_flag=True, help="Refuse to generate an absent synthetic world.")
 @_JOBS
+@click.option(
+    "--device", default="cpu", show_default=True, metavar="DEVICE", help="cpu or cuda[:N], for occupancy ground truth."
+)
 @workspace_options
 @pass_app
-def prepare_command(app: App, split: str, kinds: str, cameras: Cameras, no_auto: bool, jobs: int | None) -> None:
+def prepare_command(
+    app: App, split: str, kinds: str, cameras: Cameras, no_auto: bool, jobs: int | None, device: str
+) -> None:
     """Decode, rectify and resize images; rasterise LiDAR depth; build occupancy ground truth.
 
     Resumes where an earlier run stopped.
     """
     from vipocc.data_manifests import stage
+    from vipocc.data_manifests.ground_truth.devices import check_device
 
     workspace, config = app.workspace, app.config
     chosen = tuple(kind.strip() for kind in kinds.split(",") if kind.strip())
@@ -121,8 +127,9 @@ def prepare_command(app: App, split: str, kinds: str, cameras: Cameras, no_auto:
         f"preparing {', '.join(chosen)} of {workspace.dataset} at {height}x{width}, split {split} "
         f"of {config.data.split or 'its own lists'}"
     )
+    check_device(device)
     stage.ensure_world(workspace, config, auto=not no_auto, jobs=jobs)
-    manifest = stage.ensure_prepared(workspace, config, split, chosen, cameras, jobs=jobs)
+    manifest = stage.ensure_prepared(workspace, config, split, chosen, cameras, jobs=jobs, device=device)
     for name in ("train", "val", "test") if split == "all" else (split,):
         app.say(f"{name}: {_count(manifest, name):,} samples" + _reasons(manifest.left_out.get(name, {})))
     app.say(f"everything of {', '.join(chosen)} is in {workspace.store(chosen[0]).parent}")

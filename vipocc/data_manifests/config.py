@@ -55,6 +55,10 @@ class DataConfig(Schema):
     sweeps: int = Field(default=300, ge=3)
     """LiDAR sweeps that the occupancy ground truth of a frame accumulates, fewer at a drive's end."""
 
+    occupancy_rule: Literal["official", "paper"] = "official"
+    """Which cells the ground truth calls occupied: those that at most two sweeps see (`official`, the released
+    evaluation), or those that no sweep sees (`paper`, its supplement). They are two protocols."""
+
     val_occupancy: int = Field(default=64, ge=0)
     """How many val frames, evenly spaced over the split, get occupancy ground truth for validation while training."""
 

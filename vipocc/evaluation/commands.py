@@ -60,8 +60,12 @@ def _model_options(command: F) -> F:
 @eval_.command()
 @click.option(
     "--protocol", metavar="NAME",
-    help="slice-300 (ground truth from LiDAR sweeps) or exact (the synthetic world's) "
-    "[default: slice-N, N being data.sweeps].",
+    help="slice-300 (ground truth from LiDAR sweeps; slice-300-paper by the paper's rule) or exact (the synthetic "
+    "world's) [default: slice-N, N being data.sweeps, by data.occupancy_rule].",
+)  # fmt: skip
+@path_option(
+    "--truth-folder", metavar="FOLDER",
+    help="The published ground truth, a folder that holds GT_Occ and Object_Label: protocol slice-300-published.",
 )  # fmt: skip
 @_frame_options
 @_model_options

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vipocc.data_manifests.ground_truth.boxes import FREE, STATIC
 from vipocc.data_manifests.ground_truth.occupancy import SLICE_GRID, level_from_world, slice_grid
+from vipocc.data_manifests.ground_truth.published import OBJECT_FOLDER, PublishedFiles
 from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.evaluation import published
 from vipocc.evaluation.inputs import FrameSource, RowReader, committed, frame_of
@@ -26,7 +30,7 @@ from vipocc.evaluation.metrics import (
     object_metrics,
     occupancy_metrics,
 )
-from vipocc.evaluation.protocols import OccupancyProtocol
+from vipocc.evaluation.protocols import PUBLISHED_OCCUPANCY, OccupancyProtocol
 from vipocc.evaluation.report import Frame, Kind, Report, Row, Skipped, TruthDigest
 from vipocc.geometry.poses import invert, transform_points
 from vipocc.model.network import ViPOcc
@@ -46,6 +50,8 @@ class SliceTruth(NamedTuple):
     visible: Mask
     objects: Mask | None = None
     """Cells around objects, where they are known."""
+    no_objects: str = "the ground truth has no objects"
+    """Why they are not known."""
 
 
 TruthReader: TypeAlias = Callable[[FrameKey], "SliceTruth | str"]
@@ -70,7 +76,10 @@ def predict_density(model: ViPOcc, images: Tensor, intrinsics_ndc: Tensor) -> ND
 
 
 def frame_metrics(density: NDArray[Any], truth: SliceTruth) -> dict[str, float]:
-    """Return all metrics of a frame: published scene and object metrics, balanced accuracy, average precision."""
+    """Return all metrics of a frame: published scene and object metrics, balanced accuracy, average precision.
+
+    Object metrics are NaN where objects are unknown or none is on the slice.
+    """
     predicted = np.asarray(density > THRESHOLD)
     scene = occupancy_metrics(predicted, truth.occupied, truth.visible)
     around = dict.fromkeys(OBJECT, math.nan)
@@ -89,7 +98,28 @@ def lidar_truth(reader: RowReader, protocol: OccupancyProtocol) -> TruthReader:
             return "no LiDAR ground truth"
         occupied = np.asarray(reader.read(group, key.row, "occupied")).astype(np.bool_)
         visible = np.asarray(reader.read(group, key.row, "visible")).astype(np.bool_)
-        return SliceTruth(occupied, visible)
+        if not reader.read(group, key.row, "objects_known"):
+            return SliceTruth(occupied, visible, no_objects=f"{key.sequence} had no 3D boxes when it was prepared")
+        objects = np.asarray(reader.read(group, key.row, "object"))
+        ids = [int(number) for number in np.unique(objects) if number not in (FREE, STATIC)]
+        return SliceTruth(occupied, visible, object_cells(objects, ids))
+
+    return read
+
+
+def published_truth(manifest: Manifest, folder: Path) -> TruthReader:
+    """Return a reader of the published GT_Occ and Object_Label files; raises `MissingInputError` if there are none."""
+    files = PublishedFiles(folder)
+
+    def read(key: FrameKey) -> SliceTruth | str:
+        frame_id = int(manifest.frame_ids(key.sequence)[key.row])
+        if not files.has(key.sequence, frame_id):
+            return "no published ground truth"
+        occupied, visible, objects = files.read(key.sequence, frame_id)
+        if objects is None:
+            return SliceTruth(occupied, visible, no_objects=f"there is no {OBJECT_FOLDER} file")
+        # As released: the sorted values but the first and the last, whatever those are.
+        return SliceTruth(occupied, visible, object_cells(objects))
 
     return read
 
@@ -140,17 +170,25 @@ def evaluate_occupancy(
     keys, skipped = source.split(keys)
     truths: dict[FrameKey, SliceTruth] = {}
     for key in keys:
-        found = truth(key)
-        reason = found if isinstance(found, str) else _unusable(found)
+        read = truth(key)
+        reason = read if isinstance(read, str) else _unusable(read)
         if reason:
             skipped.append(Skipped(frame_of(source.manifest, key), reason))
-        elif not isinstance(found, str):
-            truths[key] = found
+        elif not isinstance(read, str):
+            truths[key] = read
     used = list(truths)
 
     digest, frames = TruthDigest(), [frame_of(source.manifest, key) for key in used]
     for frame, key in zip(frames, used, strict=True):
-        digest.add(frame, truths[key].occupied, truths[key].visible)
+        found = truths[key]
+        digest.add(frame, found.occupied, found.visible, *(() if found.objects is None else (found.objects,)))
+    metrics, about_objects = _told_objects(list(truths.values()))
+    nothing = dict.fromkeys(metrics, math.nan)
+
+    def measure(density: NDArray[Any], truth: SliceTruth) -> dict[str, float]:
+        every = frame_metrics(density, truth)
+        return {name: every[name] for name in metrics}
+
     values: dict[str, list[dict[str, float]]] = {name: [] for name in models}
     broken = dict.fromkeys(models, 0)
     config = source.config.evaluation
@@ -161,9 +199,7 @@ def evaluate_occupancy(
                 for name, density in densities.items():
                     finite = bool(np.isfinite(density[at]).all())
                     broken[name] += not finite
-                    values[name].append(
-                        frame_metrics(density[at], truths[key]) if finite else dict.fromkeys(METRICS, math.nan)
-                    )
+                    values[name].append(measure(density[at], truths[key]) if finite else nothing)
                 if keep is not None:
                     shown = {name: density[at] for name, density in densities.items()}
                     keep(frame_of(source.manifest, key), source.image(key), shown, truths[key])
@@ -183,21 +219,19 @@ def evaluate_occupancy(
     ]
     for name, guess in (("everything free", 0.0), ("everything occupied", 1.0)):
         constant = np.full(SLICE_GRID.shape, guess, dtype=np.float32)
-        rows.append(
-            Row.measured(name, "constant", frames, [frame_metrics(constant, truths[key]) for key in used], *interval)
-        )
+        rows.append(Row.measured(name, "constant", frames, [measure(constant, truths[key]) for key in used], *interval))
     rows += [Row.published(name, means, published.NOTE) for name, means in published.OCCUPANCY.items()]
     return Report(
         kind="occupancy",
         dataset=source.manifest.dataset,
         split=split,
         protocol={**protocol.describe(), "digest": protocol.digest},
-        metrics=METRICS,
+        metrics=metrics,
         rows=rows,
         used=frames,
         skipped=skipped,
         truth_digest=digest.value,
-        notes=_notes(source.manifest.dataset, protocol),
+        notes=[*_notes(source.manifest.dataset, protocol), *about_objects],
     )
 
 
@@ -205,9 +239,27 @@ def _unusable(truth: SliceTruth) -> str:
     return "no visible cell" if judged_rows(truth.visible) is None else ""
 
 
+def _told_objects(truths: Sequence[SliceTruth]) -> tuple[tuple[str, ...], list[str]]:
+    """The metrics of a report, and what has to be said of those around objects."""
+    unknown = Counter(truth.no_objects for truth in truths if truth.objects is None)
+    reasons = ", ".join(f"{count:,} frames: {reason}" for reason, count in sorted(unknown.items()))
+    if unknown.total() == len(truths):
+        return tuple(name for name in METRICS if name not in OBJECT), (
+            [f"Object metrics are left out, for objects are unknown ({reasons})."] if truths else []
+        )
+    without = sum(truth.objects is not None and not truth.objects.any() for truth in truths)
+    with_objects = len(truths) - unknown.total() - without
+    note = (
+        f"Object metrics are means over the {with_objects:,} frames with an object on the slice; {without:,} have none"
+    )
+    return METRICS, [note + (f", of others objects are unknown ({reasons})." if unknown else ".")]
+
+
 def _notes(dataset: str, protocol: OccupancyProtocol) -> list[str]:
     notes = ["Means over frames with bootstrap intervals; published rows are others' numbers, not measured here."]
-    if dataset != "kitti-360" or protocol.name != "slice-300":
+    if dataset != "kitti-360" or protocol.name not in ("slice-300", PUBLISHED_OCCUPANCY.name):
         notes.append("Published rows are of KITTI-360 under slice-300 and not comparable with the others.")
+    elif protocol.truth == "lidar":
+        notes.append("Published object metrics are on object maps of unknown making and not comparable with ours.")
     notes.append("IE_rec is the recall of free space: everything free has 1.0 by definition.")
     return notes

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from vipocc.data_manifests.ground_truth.occupancy import Rule
+from vipocc.data_manifests.ground_truth.rules import DESCRIPTIONS, parse_slice_name, rule_digest, slice_name
 from vipocc.errors import UsageError
 
 RELEASED_SWEEPS = 300
@@ -39,10 +40,14 @@ class Protocol:
 class OccupancyProtocol(Protocol):
     """Occupancy on one horizontal plane in front of the key camera (published_system.md 7.1)."""
 
-    truth: Literal["lidar", "exact"]
+    truth: Literal["lidar", "exact", "published"]
     sweeps: int | None
     """LiDAR sweeps accumulated from the key frame on, fewer at a drive's end; none where the truth is exact."""
     truth_rule: str
+    truth_rule_digest: str
+    """Of all that decides a cell given the sweeps (`ground_truth.rules`), empty where sweeps decide nothing."""
+    objects: str
+    """Whose surroundings the object metrics look at."""
     x_range: tuple[float, float] = (-4.0, 4.0)
     z_range: tuple[float, float] = (20.0, 4.0)
     y: float = 0.375
@@ -73,14 +78,34 @@ class DepthProtocol(Protocol):
     aggregation: str = "mean over frames"
 
 
-def slice_protocol(sweeps: int = RELEASED_SWEEPS) -> OccupancyProtocol:
-    """The released protocol with ground truth from LiDAR; with other than 300 sweeps it is another one, by name."""
-    rule = "official: a cell that at most two sweeps see is occupied (published_system.md 7.2)"
-    return OccupancyProtocol(f"slice-{sweeps}", 1, "lidar", sweeps, rule)
+_BOXES = "vehicles and people with a 3D box that holds a cell's centre"
+_LABELS = "cars and people, the solid itself"
 
 
+def slice_protocol(sweeps: int = RELEASED_SWEEPS, rule: Rule = "official") -> OccupancyProtocol:
+    """The released protocol with ground truth from LiDAR; with other sweeps or the other rule it is another one."""
+    name = slice_name(sweeps, rule)
+    return OccupancyProtocol(name, 2, "lidar", sweeps, DESCRIPTIONS[rule], rule_digest(rule), _BOXES)
+
+
+PUBLISHED_OCCUPANCY = OccupancyProtocol(
+    "slice-300-published",
+    1,
+    "published",
+    RELEASED_SWEEPS,
+    "the published files; presumably by the official rule",
+    "",
+    "the published object maps; ids are their sorted values without the first and the last",
+    truth_at="rows 300 to 459 of 460 from z 50 to 4, up to 6.5 cm from the queried points",
+)
 EXACT_OCCUPANCY = OccupancyProtocol(
-    "exact", 1, "exact", None, "inside a solid of the synthetic world; visible from the key camera's centre"
+    "exact",
+    2,
+    "exact",
+    None,
+    "inside a solid of the synthetic world; visible from the key camera's centre",
+    "",
+    _LABELS,
 )
 LIDAR_DEPTH = DepthProtocol("lidar", 1, "lidar")
 """KITTI-360 as published: sparse LiDAR depth at the prepared size, no crop, no cap on the truth."""
@@ -88,18 +113,20 @@ EXACT_DEPTH = DepthProtocol("exact", 1, "exact", cap=80.0)
 """Every pixel of the synthetic world up to 80 m, at its native size."""
 
 
-def occupancy_protocol(name: str | None, sweeps: int) -> OccupancyProtocol:
-    """Return a protocol by name, by default the slice with as many sweeps as the configuration's ground truth has."""
+def occupancy_protocol(name: str | None, sweeps: int, rule: Rule = "official") -> OccupancyProtocol:
+    """Return a protocol by name, by default the slice with the sweeps and the rule of the configured ground truth."""
     if name is None:
-        return slice_protocol(sweeps)
-    if name == EXACT_OCCUPANCY.name:
-        return EXACT_OCCUPANCY
-    match = re.fullmatch(r"slice-([1-9]\d{0,3})", name)
-    if match and int(match[1]) >= 3:
-        return slice_protocol(int(match[1]))
-    raise UsageError(
-        f"there is no occupancy protocol '{name}'", fix="use --protocol slice-300 (or slice-N, N >= 3) or exact"
-    )
+        return slice_protocol(sweeps, rule)
+    for known in (EXACT_OCCUPANCY, PUBLISHED_OCCUPANCY):
+        if name == known.name:
+            return known
+    parsed = parse_slice_name(name)
+    if parsed is None:
+        raise UsageError(
+            f"there is no occupancy protocol '{name}'",
+            fix="use --protocol slice-300 (or slice-N, N >= 3), slice-300-paper, slice-300-published or exact",
+        )
+    return slice_protocol(*parsed)
 
 
 def depth_protocol(name: str | None) -> DepthProtocol:

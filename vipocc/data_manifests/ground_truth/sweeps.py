@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from vipocc.errors import DataError, UsageError
 from vipocc.geometry.shapes import expect_rank
 
 Float32: TypeAlias = NDArray[np.float32]
+S = TypeVar("S")
 
 ANGULAR_BINS = 360
 """One-degree bins around the sensor's vertical axis (published_system.md 7.2)."""
@@ -92,28 +93,33 @@ class Sweep:
         self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
 
 
-class SweepCache:
+class SweepCache(Generic[S]):
     """Prepared sweeps of a sliding window: each is loaded and sorted once while consecutive frames share it.
 
-    `load` returns the points [n, 3] of a row. `capacity` should be at least the number of sweeps that a frame
-    accumulates; 300 sweeps of 120,000 points take 430 MB.
+    `load` returns the points [n, 3] of a row, `prepare` what is kept of them, by default a `Sweep`. `capacity` should
+    be at least the number of sweeps that a frame accumulates; 300 sweeps of 120,000 points take 430 MB.
     """
 
-    def __init__(self, load: Callable[[int], NDArray[Any]], capacity: int = 320) -> None:
+    def __init__(
+        self,
+        load: Callable[[int], NDArray[Any]],
+        capacity: int = 320,
+        prepare: Callable[[NDArray[Any]], S] = Sweep,  # type: ignore[assignment]
+    ) -> None:
         if capacity < 1:
             raise UsageError(f"capacity must be at least 1, not {capacity}")
-        self._load = load
+        self._load, self._prepare = load, prepare
         self._capacity = capacity
-        self._sweeps: OrderedDict[int, Sweep] = OrderedDict()
+        self._sweeps: OrderedDict[int, S] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._sweeps)
 
-    def __getitem__(self, row: int) -> Sweep:
+    def __getitem__(self, row: int) -> S:
         """The sweep of `row`, from memory if it was used lately."""
         sweep = self._sweeps.get(row)
         if sweep is None:
-            sweep = Sweep(self._load(row))
+            sweep = self._prepare(self._load(row))
             while len(self._sweeps) >= self._capacity:
                 self._sweeps.popitem(last=False)
             self._sweeps[row] = sweep

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,9 +26,11 @@ class ManifestComputer(ABC):
     dataset: str
     root: Path
     config: DataConfig
+    uses_device: ClassVar[bool] = False
+    """Whether it computes on the device that it is opened on, if that is a GPU."""
 
     def open(self, device: str) -> None:
-        """Load the manifest; nothing here uses a device."""
+        """Load the manifest."""
         self.manifest = Manifest.load(self.manifest_path, dataset=self.dataset, root=self.root)
 
     @abstractmethod

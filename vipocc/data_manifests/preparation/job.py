@@ -52,13 +52,16 @@ class Job:
         """What is left to do; writes nothing."""
         return plan(self.store, self.requests)
 
-    def run(self, jobs: int = 1) -> Summary:
-        """Make what is missing, in `jobs` processes."""
+    def run(self, jobs: int = 1, device: str = "cpu") -> Summary:
+        """Make what is missing, in `jobs` processes; on a GPU, what can make use of one, in a single process."""
         missing = self.plan().missing
         if not missing:
             return Summary(0, 0, sum(len(request.rows) for request in self.requests), 0.0)
         store = Store.create_or_open(self.path, self.spec, self.root)
         for group, ids in self.frame_ids.items():
             store.ensure_group(group, ids)
-        workers = jobs if missing >= WORTH_PROCESSES else 1
-        return run(store, self.requests, self.computer, LocalExecutor(workers=workers), f"preparing {self.kind}")
+        if device != "cpu" and self.computer.uses_device:
+            executor = LocalExecutor((device,))
+        else:
+            executor = LocalExecutor(workers=jobs if missing >= WORTH_PROCESSES else 1)
+        return run(store, self.requests, self.computer, executor, f"preparing {self.kind}")
