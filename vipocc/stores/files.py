@@ -88,9 +88,12 @@ def make_folder(path: Path) -> None:
 
 
 def replace_durably(path: Path, content: bytes) -> None:
-    """Put `content` at `path` whole by one rename, durable when this returns."""
+    """Put `content` at `path` whole by one rename, durable when this returns; the caller holds the lock over `path`.
+
+    Under that lock the name aside can be a fixed one, so what a killed writer left there is used again, not littered.
+    """
     make_folder(path.parent)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    aside = path.with_name(f"{path.name}.partial")
     try:
         write_durably(aside, content)
         os.replace(aside, path)
