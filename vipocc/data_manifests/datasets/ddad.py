@@ -120,7 +120,8 @@ class Ddad(Adapter):
             DataError: the file is absent, empty, damaged, or holds no points of finite numbers.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            # Opened here: np.load leaves a broken archive's file open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 points = np.asarray(archive["data"])
         except FileNotFoundError:
             raise DataError("a LiDAR scan is missing", where=path, fix=AGAIN) from None

@@ -139,6 +139,10 @@ def read_timestamps(path: Path) -> np.ndarray | None:
     while lines and not lines[-1].strip():
         lines.pop()
     try:
+        # A line cut off after its date would be read as midnight.
+        short = next((line for line in lines if line.strip() and ":" not in line), None)
+        if short is not None:
+            raise ValueError(f"'{short.strip()[:30]}' has no time of day")
         moments = np.array([line.strip() for line in lines], dtype="datetime64[ns]")
     except ValueError as error:
         raise DataError(f"not a list of timestamps ({first_line(error)})", where=path, fix=again) from None
