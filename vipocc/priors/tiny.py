@@ -47,15 +47,18 @@ def make_tiny_depth(folder: Path, seed: int = 0, *, max_depth: int = 80) -> Path
 
 
 def make_tiny_grounding_dino(
-    folder: Path, seed: int = 0, *, words: Sequence[str] | None = None, queries: int = 24
+    folder: Path, seed: int = 0, *, words: Sequence[str] | None = None, queries: int = 24, width: int = 32
 ) -> Path:
     """Write a Grounding DINO of about 0.3 M parameters (Swin of 4 stages, BERT of 1 layer) and a tokenizer.
+
+    With a `width` of 256 (about 5 M parameters) the original package can build it too.
 
     Args:
         folder: where to.
         seed: of the weights.
         words: what the tokenizer knows; by default the words of the default prompt.
         queries: boxes it proposes per image.
+        width: channels of the transformer; the original package's query embedding knows 256 alone.
     """
     from transformers import BertConfig, BertTokenizer, GroundingDinoConfig, GroundingDinoForObjectDetection, SwinConfig
 
@@ -73,10 +76,10 @@ def make_tiny_grounding_dino(
                 out_indices=[2, 3, 4],
             ),
             text_config=BertConfig(
-                vocab_size=1030, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                vocab_size=1030, hidden_size=64, num_hidden_layers=1, num_attention_heads=1, intermediate_size=32,
                 max_position_embeddings=256,
             ),
-            d_model=32, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
+            d_model=width, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
             encoder_attention_heads=2, decoder_attention_heads=2, num_queries=queries, disable_custom_kernels=True,
             dropout=0.0, fusion_droppath=0.0,
         )  # fmt: skip
@@ -85,7 +88,7 @@ def make_tiny_grounding_dino(
         _redraw(model.model.text_projection, 1.0)
         _redraw(model.model.enc_output, 1.0)
         # Logits are products of queries and words: without this every box would be certain of its class.
-        model.model.decoder.layer_norm.weight.data.mul_(0.3)
+        model.model.decoder.layer_norm.weight.data.mul_(0.3 * (32 / width) ** 0.5)
         for head in (*model.bbox_embed, model.model.encoder_output_bbox_embed):
             _redraw(head, 1.0)
             # Proposals are a twentieth of the image; real objects are larger.
@@ -106,16 +109,17 @@ def make_tiny_sam(folder: Path, seed: int = 0, *, image_size: int = 128) -> Path
     with _seeded(seed):
         config = SamConfig(
             vision_config=SamVisionConfig(
-                hidden_size=24, output_channels=16, num_hidden_layers=2, num_attention_heads=2, image_size=image_size,
-                patch_size=16, window_size=4, global_attn_indexes=[1], num_pos_feats=8, mlp_dim=32,
+                hidden_size=24, output_channels=32, num_hidden_layers=2, num_attention_heads=2, image_size=image_size,
+                patch_size=16, window_size=4, global_attn_indexes=[1], num_pos_feats=16, mlp_dim=32,
                 initializer_range=0.02,
             ).to_dict(),
             prompt_encoder_config=SamPromptEncoderConfig(
-                hidden_size=16, image_size=image_size, patch_size=16, mask_input_channels=4
+                hidden_size=32, image_size=image_size, patch_size=16, mask_input_channels=4
             ).to_dict(),
+            # Eight heads, three layers in the heads and this epsilon: what the original package has built in.
             mask_decoder_config=SamMaskDecoderConfig(
-                hidden_size=16, mlp_dim=32, num_hidden_layers=2, num_attention_heads=2, iou_head_hidden_dim=16,
-                iou_head_depth=2,
+                hidden_size=32, mlp_dim=32, num_hidden_layers=2, num_attention_heads=8, iou_head_hidden_dim=16,
+                layer_norm_eps=1e-5,
             ).to_dict(),
         )  # fmt: skip
         model = SamModel(config)

@@ -16,8 +16,8 @@ from vipocc.priors.grounded_sam.records import Detections, pack
 from vipocc.stores import StoreReader, Unit
 
 if TYPE_CHECKING:
-    from vipocc.priors.grounded_sam.detector import GroundingDino
-    from vipocc.priors.grounded_sam.segmenter import Sam
+    from vipocc.priors.grounded_sam.detector import Detector
+    from vipocc.priors.grounded_sam.segmenter import Segmenter
 
 
 @dataclass
@@ -28,7 +28,7 @@ class InstancesComputer:
     """frames.zarr."""
     config: SamConfig
     rows_per_call: int = field(init=False)
-    _models: tuple[GroundingDino, Sam] | None = field(default=None, init=False, repr=False)
+    _models: tuple[Detector, Segmenter] | None = field(default=None, init=False, repr=False)
     _reader: StoreReader | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class InstancesComputer:
             segmenter(images, found)
         return (time.perf_counter() - start) / len(images)
 
-    def _load(self, device: str) -> tuple[GroundingDino, Sam]:
+    def _load(self, device: str) -> tuple[Detector, Segmenter]:
         from vipocc.priors.grounded_sam.detector import GroundingDino
         from vipocc.priors.grounded_sam.segmenter import Sam
 

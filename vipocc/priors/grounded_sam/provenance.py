@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from vipocc.priors.config import SamConfig
-from vipocc.priors.grounded_sam.detector import detector_weights
+from vipocc.priors.grounded_sam.networks import (
+    DETECTOR,
+    SEGMENTER,
+    choose_engine,
+    detector_weights,
+    segmenter_weights,
+)
 from vipocc.priors.grounded_sam.preprocessing import PREPROCESSING
 from vipocc.priors.grounded_sam.prompt import prompt_text
-from vipocc.priors.grounded_sam.segmenter import segmenter_weights
 
 
 def instances_fingerprint(config: SamConfig) -> dict[str, Any]:
@@ -17,11 +22,11 @@ def instances_fingerprint(config: SamConfig) -> dict[str, Any]:
     Raises:
         CheckpointError: a model is absent, damaged or of another kind.
     """
-    detector, segmenter = detector_weights(config)[0], segmenter_weights(config)[0]
+    detector, segmenter = detector_weights(config), segmenter_weights(config)
     return {
         "source": "transformers",
-        "detector": detector.provenance(),
-        "segmenter": segmenter.provenance(),
+        "detector": detector.provenance() | {"engine": choose_engine(config, config.detector, DETECTOR)},
+        "segmenter": segmenter.provenance() | {"engine": choose_engine(config, config.segmenter, SEGMENTER)},
         "licence": " + ".join(dict.fromkeys((detector.licence, segmenter.licence))),
         "prompt": prompt_text(config.classes),
         "merge": {phrase: entry.label for entry in config.classes for phrase in entry.phrases},
@@ -31,5 +36,6 @@ def instances_fingerprint(config: SamConfig) -> dict[str, Any]:
         "nms_iou": config.nms_iou,
         "shortest_side": config.shortest_side,
         "longest_side": config.longest_side,
+        "encoding": config.encoding,
         "dtype": config.dtype,
     }

@@ -1,0 +1,381 @@
+"""The two engines give one answer, and the two checkpoint layouts hold one network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vipocc.errors import CheckpointError
+from vipocc.priors.config import SamConfig
+from vipocc.priors.grounded_sam.conversion import folder_to_pth, pth_to_folder
+from vipocc.priors.grounded_sam.detector import GroundingDino
+from vipocc.priors.grounded_sam.networks import detector_weights, segmenter_weights
+from vipocc.priors.grounded_sam.original_dino import OriginalDino
+from vipocc.priors.grounded_sam.preprocessing import detector_input, segmenter_input
+from vipocc.priors.grounded_sam.provenance import instances_fingerprint
+from vipocc.priors.grounded_sam.records import Detections, pack
+from vipocc.priors.grounded_sam.segmenter import Sam
+from vipocc.priors.grounded_sam.transformers_dino import TransformersDino
+from vipocc.priors.pth import load_pth
+from vipocc.priors.tiny import make_tiny_grounding_dino, make_tiny_sam
+
+Make = Callable[..., SamConfig]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Both tiny models as official files (`dino.pth`, `sam.pth`) and as folders converted from these."""
+    folder = tmp_path_factory.mktemp("engines")
+    source = make_tiny_grounding_dino(folder / "source-dino", width=256)
+    # A box that reaches the border is where the two packages differ, so the boxes are pushed there.
+    push_boxes_out(source)
+    folder_to_pth(str(source), folder / "dino.pth")
+    folder_to_pth(str(make_tiny_sam(folder / "source-sam")), folder / "sam.pth")
+    pth_to_folder(folder / "dino.pth", folder / "dino", str(source))
+    pth_to_folder(folder / "sam.pth", folder / "sam", "")
+    names = {"words": source, "source_dino": source, "source_sam": folder / "source-sam"}
+    return names | {name: folder / name for name in ("dino.pth", "sam.pth", "dino", "sam")}
+
+
+@pytest.fixture(scope="module")
+def made(models: dict[str, Path]) -> Make:
+    def make(detector: str = "dino", segmenter: str = "sam", **changes: Any) -> SamConfig:
+        paths = {"detector": str(models[detector]), "segmenter": str(models[segmenter])}
+        sizes = {"shortest_side": 96, "longest_side": 320, "tokenizer": str(models["words"])}
+        return SamConfig(**{**paths, **sizes, **changes})
+
+    return make
+
+
+def push_boxes_out(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(folder / "model.safetensors")
+    for name in state:
+        if name.startswith("bbox_embed.") and name.endswith("layers.2.weight"):
+            state[name] = state[name] * 10
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def both(made: Make, images: np.ndarray) -> tuple[Any, Any, Any]:
+    ours, theirs = GroundingDino(made()), GroundingDino(made("dino.pth", "sam.pth"))
+    assert isinstance(ours.network, TransformersDino)
+    assert isinstance(theirs.network, OriginalDino)
+    return ours, theirs, detector_input(images, 96, 320)
+
+
+def test_logits_and_boxes_of_both_engines_agree(made: Make, images: np.ndarray) -> None:
+    ours, theirs, pixels = both(made, images)
+    with torch.inference_mode():
+        (logits, boxes), (their_logits, their_boxes) = ours.network(pixels), theirs.network(pixels)
+    assert ours.prompt == theirs.prompt
+    assert logits.shape == (3, 24, len(ours.prompt.input_ids))
+    # The answer varies from image to image, from box to box and from word to word, and reaches the border.
+    assert min(logits.std(axis).mean() for axis in (0, 1, 2)) > 0.2
+    assert boxes.std(1).min() > 0.05
+    assert boxes.max() > 0.9995
+    torch.testing.assert_close(logits, their_logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(boxes, their_boxes, rtol=0, atol=1e-4)
+
+
+def test_boxes_at_the_border_need_the_published_bound(
+    made: Make, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vipocc.priors.grounded_sam.transformers_dino.refine_as_published", lambda model: None)
+    ours, theirs, pixels = both(made, images)
+    with torch.inference_mode():
+        boxes, their_boxes = ours.network(pixels)[1], theirs.network(pixels)[1]
+    assert (boxes - their_boxes).abs().max() > 2e-4
+
+
+def test_detections_masks_and_records_of_both_engines_agree(made: Make, images: np.ndarray) -> None:
+    packed = []
+    every_mask = []
+    for names in (("dino", "sam"), ("dino.pth", "sam.pth")):
+        config = made(*names)
+        found = GroundingDino(config)(images)
+        masks = Sam(config)(images, found)
+        packed.append(pack(found, masks, 96, 320))
+        every_mask.append(np.concatenate(masks))
+    one, other = every_mask
+    assert len(one) == len(other) >= 15
+    shares = one.reshape(len(one), -1).mean(1)
+    assert shares.min() > 0.005
+    assert shares.max() < 0.95
+    assert shares.std() > 0.05
+    common, union = (one & other).reshape(len(one), -1).sum(1), (one | other).reshape(len(one), -1).sum(1)
+    assert (common / union).min() >= 0.999
+    for name in ("count", "label"):
+        np.testing.assert_array_equal(packed[0][name], packed[1][name])
+    for name, tolerance in (("score", 1e-4), ("box", 0.05), ("area", 3)):
+        np.testing.assert_allclose(packed[0][name], packed[1][name], rtol=0, atol=tolerance)
+    assert (packed[0]["masks"] == packed[1]["masks"]).mean() > 0.999
+
+
+def test_the_text_is_encoded_once_and_that_is_what_encoding_it_each_time_gives(made: Make, images: np.ndarray) -> None:
+    from transformers import GroundingDinoForObjectDetection
+
+    detector = GroundingDino(made())
+    plain = GroundingDinoForObjectDetection.from_pretrained(detector.config.detector).eval()
+    kept = detector.network.model.model.text_backbone.features  # type: ignore[attr-defined]
+    seen = []
+    plain.model.text_backbone.register_forward_hook(lambda _, __, output: seen.append(output.last_hidden_state))
+    ids = torch.tensor([detector.prompt.input_ids]).expand(3, -1)
+    with torch.inference_mode():
+        plain(pixel_values=detector_input(images, 96, 320), input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert seen[0].shape[0] == 3
+    torch.testing.assert_close(kept.expand(3, -1, -1), seen[0], rtol=0, atol=1e-5)
+    assert not any("word_embeddings" in name for name, _ in detector.network.named_parameters())  # type: ignore[attr-defined]
+
+
+def test_building_the_original_network_leaves_its_package_as_it_was(made: Make) -> None:
+    from groundingdino.models.GroundingDINO import bertwarper, groundingdino
+    from groundingdino.util import get_tokenlizer
+
+    detector = GroundingDino(made("dino.pth"))
+    assert groundingdino.BertModelWarper is bertwarper.BertModelWarper
+    assert groundingdino.get_tokenlizer is get_tokenlizer
+    assert detector.prompt.spans[0] == (1, 2)
+
+
+def test_a_failure_while_building_leaves_the_package_as_it_was(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from groundingdino.models.GroundingDINO import bertwarper, groundingdino
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(groundingdino, "MLP", broken)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        GroundingDino(made("dino.pth"))
+    assert groundingdino.BertModelWarper is bertwarper.BertModelWarper
+
+
+@pytest.mark.parametrize("name", ["dino", "sam"])
+def test_both_conversions_keep_every_tensor(models: dict[str, Path], tmp_path: Path, name: str) -> None:
+    from safetensors.torch import load_file
+
+    first = load_file(models[f"source_{name}"] / "model.safetensors")
+    there = load_file(models[name] / "model.safetensors")
+    # The one tensor that transformers writes and no network reads.
+    assert {each for each in set(first) - set(there) if "swin.layernorm" not in each} == set()
+    assert all(torch.equal(tensor, first[each]) for each, tensor in there.items())
+    folder_to_pth(str(models[name]), tmp_path / "back.pth")
+    before, back = load_pth(models[f"{name}.pth"], "--x"), load_pth(tmp_path / "back.pth", "--x")
+    assert set(before) == set(back)
+    assert all(torch.equal(tensor, back[each]) for each, tensor in before.items())
+
+
+@pytest.mark.parametrize("name", ["dino.pth", "sam.pth"])
+@pytest.mark.parametrize("change", ["drop", "add", "rename"])
+def test_missing_and_unknown_tensors_are_named(
+    models: dict[str, Path], made: Make, tmp_path: Path, name: str, change: str
+) -> None:
+    state = load_pth(models[name], "--x")
+    victim = next(each for each in state if each.endswith("norm2.bias"))
+    tensor = state.pop(victim) if change != "add" else torch.zeros(1)
+    if change != "drop":
+        state["something.else"] = tensor
+    torch.save(state, tmp_path / name)
+    expected = "something.else" if change != "drop" else victim.replace(".", r"\.")
+    with pytest.raises(CheckpointError, match=rf"(misses|unknown).*({expected}|{victim})"):
+        loader = {"dino.pth": GroundingDino, "sam.pth": Sam}[name]
+        config = made(**{"detector" if name == "dino.pth" else "segmenter": name})
+        field = "detector" if name == "dino.pth" else "segmenter"
+        loader(config.model_copy(update={field: str(tmp_path / name)}))
+    with pytest.raises(CheckpointError):
+        pth_to_folder(tmp_path / name, tmp_path / "folder", str(models["words"]))
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+def test_tensors_that_only_official_files_have_are_ignored(models: dict[str, Path], made: Make, tmp_path: Path) -> None:
+    state = load_pth(models["dino.pth"], "--x")
+    state["label_enc.weight"] = torch.zeros(2001, 256)
+    state["bert.embeddings.position_ids"] = torch.arange(256)[None]
+    state["bert.pooler.dense.weight"], state["bert.pooler.dense.bias"] = torch.zeros(64, 64), torch.zeros(64)
+    state["backbone.0.layers.0.blocks.0.attn.relative_position_index"] = torch.zeros(16, 16, dtype=torch.long)
+    torch.save({"model": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "official.pth")
+    pth_to_folder(tmp_path / "official.pth", tmp_path / "folder", str(models["words"]))
+    GroundingDino(made().model_copy(update={"detector": str(tmp_path / "folder")}))
+    GroundingDino(made().model_copy(update={"detector": str(tmp_path / "official.pth")}))
+
+
+def test_the_engine_goes_by_the_weights_and_models_may_differ(made: Make) -> None:
+    found = instances_fingerprint(made("dino.pth", "sam"))
+    assert (found["detector"]["engine"], found["segmenter"]["engine"]) == ("original", "transformers")
+    assert found["detector"]["model"] == "dino.pth"
+    with pytest.raises(CheckpointError, match=r"'transformers' does not read original checkpoints.*convert"):
+        instances_fingerprint(made("dino.pth", "sam", engine="transformers"))
+    with pytest.raises(CheckpointError, match=r"'original' reads original checkpoints.*--segmenter"):
+        instances_fingerprint(made("dino.pth", "sam", engine="original"))
+    both_original = instances_fingerprint(made("dino.pth", "sam.pth", engine="original"))
+    assert both_original["segmenter"]["engine"] == "original"
+
+
+def test_swapped_files_are_refused(made: Make) -> None:
+    with pytest.raises(CheckpointError, match=r"not a Grounding DINO.*--detector"):
+        detector_weights(made("sam.pth"))
+    with pytest.raises(CheckpointError, match=r"not a SAM.*--segmenter"):
+        segmenter_weights(made("dino", "dino.pth"))
+
+
+def test_a_tokenizer_is_found_beside_the_file_and_missed_in_one_sentence(
+    models: dict[str, Path], made: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    shutil.copy(models["dino.pth"], tmp_path / "dino.pth")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = made().model_copy(update={"detector": str(tmp_path / "dino.pth"), "tokenizer": "nobody/nothing"})
+    with pytest.raises(CheckpointError, match=r"nobody/nothing.*HF_HUB_OFFLINE is set.*--tokenizer") as caught:
+        GroundingDino(config)
+    assert "\n" not in str(caught.value)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(models["words"] / name, tmp_path / name)
+    assert len(GroundingDino(config).prompt.spans) == 13
+
+
+def test_native_encoding_reads_the_tables_of_the_square(made: Make, images: np.ndarray) -> None:
+    """An image that fills the square is the same either way, whatever was encoded before; a wide one is cut."""
+    square = np.ascontiguousarray(images[:, :, :96])
+    for name in ("sam", "sam.pth"):
+        sam = Sam(made("dino", name, encoding="native"))
+        network = sam.network
+        with torch.inference_mode():
+            full = segmenter_input(square, sam.side, encoding="native", patch=network.patch)
+            assert full.shape[2:] == (128, 128)
+            before = network.encode(full)
+            wide = segmenter_input(images, sam.side, encoding="native", patch=network.patch)
+            assert wide.shape[2:] == (48, 128)
+            cut = network.encode(wide)
+            assert cut.shape[2:] == (3, 8)
+            torch.testing.assert_close(network.encode(full), before, rtol=0, atol=0)
+
+
+def test_native_encoding_is_the_square_one_up_to_what_the_padding_adds(made: Make, images: np.ndarray) -> None:
+    """Keep attention from looking at the padding, and the square encoding becomes the native one."""
+    sam = Sam(made())
+    encoder = sam.network.model.vision_encoder  # type: ignore[attr-defined]
+    native = Sam(made(encoding="native")).network
+    for model in (encoder, native.model.vision_encoder):  # type: ignore[attr-defined]
+        # Windows of padding and the neck's convolution see across the border; global attention is what is cut.
+        for layer in model.layers:
+            layer.window_size = 0 if layer is model.layers[1] else 4
+    pixels = segmenter_input(images, 128)
+    attention = encoder.layers[1].attn
+    rows = 3
+
+    def only_the_image(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, attn_mask: Any) -> torch.Tensor:
+        length = rows * 8
+        plain = torch.nn.functional.scaled_dot_product_attention(
+            queries[:, :, :length], keys[:, :, :length], values[:, :, :length], attn_mask[:, :, :length, :length]
+        )
+        return torch.nn.functional.pad(plain, (0, 0, 0, queries.shape[2] - length))
+
+    hidden = torch.randn(2, 8, 8, 24, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        native.encode(pixels[:, :, : rows * 16])
+        expected = native.model.vision_encoder.layers[1].attn(hidden[:, :rows])[0]  # type: ignore[attr-defined]
+        import vipocc.priors.grounded_sam.transformers_sam as module
+
+        assert module.TransformersSam is type(native)
+        with pytest.MonkeyPatch.context() as patch:
+            original = torch.nn.functional.scaled_dot_product_attention
+            patch.setattr(
+                "torch.nn.functional.scaled_dot_product_attention",
+                lambda q, k, v, attn_mask=None: (
+                    only_the_image(q, k, v, attn_mask) if q.shape[2] == 64 else original(q, k, v, attn_mask=attn_mask)
+                ),
+            )
+            got = attention(hidden)[0][:, :rows]
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+def test_the_effect_of_native_encoding_is_measured_and_alike_in_both_engines(made: Make, images: np.ndarray) -> None:
+    boxes = np.array([[20, 20, 90, 80], [150, 30, 300, 90], [5, 5, 315, 90]], np.float32)
+    found = [Detections(boxes, np.ones(3, np.float32), np.zeros(3, np.int16))] * 3
+    masks = {
+        (name, encoding): np.concatenate(Sam(made("dino", name, encoding=encoding))(images, found))
+        for name in ("sam", "sam.pth")
+        for encoding in ("square", "native")
+    }
+
+    def overlap(one: np.ndarray, other: np.ndarray) -> float:
+        return float(np.mean((one & other).sum((1, 2)) / (one | other).sum((1, 2))))
+
+    for encoding in ("square", "native"):
+        assert overlap(masks["sam", encoding], masks["sam.pth", encoding]) >= 0.999
+    # Random weights attend to the padding as much as to the image: here the effect is as large as it can be.
+    assert 0.3 < overlap(masks["sam", "square"], masks["sam", "native"]) < 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["GroundingDINO_SwinT_OGC.py", "GroundingDINO_SwinB_cfg.py"])
+def test_sizes_read_off_the_weights_are_those_of_the_packages_configurations(config: str) -> None:
+    import importlib.util
+
+    from groundingdino.models.GroundingDINO.backbone.swin_transformer import build_swin_transformer
+
+    from vipocc.priors.grounded_sam.dino_layout import DinoSizes, dino_sizes
+    from vipocc.priors.grounded_sam.original_dino import build_dino
+
+    spec = importlib.util.find_spec("groundingdino.config")
+    assert spec is not None
+    assert spec.origin is not None
+    values: dict[str, Any] = {}
+    exec((Path(spec.origin).parent / config).read_text(), values)
+    with pytest.warns(UserWarning, match="meshgrid"):
+        swin = build_swin_transformer(values["backbone"], int(values["backbone"].split("_")[-2]))
+    table = swin.layers[0].blocks[0].attn.relative_position_bias_table
+    sizes = DinoSizes(
+        embed_dim=swin.embed_dim,
+        depths=tuple(len(layer.blocks) for layer in swin.layers),
+        swin_heads=tuple(layer.blocks[0].attn.num_heads for layer in swin.layers),
+        window=swin.layers[0].window_size,
+        width=values["hidden_dim"],
+        encoder_layers=values["enc_layers"],
+        decoder_layers=values["dec_layers"],
+        heads=values["nheads"],
+        feed_forward=values["dim_feedforward"],
+        levels=values["num_feature_levels"],
+        queries=values["num_queries"],
+        vocabulary=300,
+        text_width=768,
+        text_layers=1,
+        text_feed_forward=3072,
+        text_positions=512,
+    )
+    assert table.shape[0] == (2 * sizes.window - 1) ** 2
+    assert sizes.trained_at == int(values["backbone"].split("_")[-2])
+
+    class Tokenizer:
+        def convert_tokens_to_ids(self, tokens: list[str]) -> list[int]:
+            return list(range(len(tokens)))
+
+    assert dino_sizes(build_dino(sizes, Tokenizer()).state_dict()) == sizes
+
+
+def test_sizes_of_the_published_sams_are_those_of_the_packages_registry() -> None:
+    from segment_anything import sam_model_registry
+
+    from vipocc.priors.grounded_sam.original_sam import build_sam
+    from vipocc.priors.grounded_sam.sam_layout import sam_sizes
+
+    for name, expected in (("vit_b", (12, 12)), ("vit_l", (24, 16)), ("vit_h", (32, 16))):
+        with torch.device("meta"):
+            theirs = sam_model_registry[name]()
+            state = theirs.state_dict()
+            sizes = sam_sizes(state)
+            ours = build_sam(sizes)
+        assert (sizes.layers, sizes.heads, sizes.side, sizes.window) == (*expected, 1024, 14)
+        assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in state.items()}
+        own = {k: (type(m).__name__, m.extra_repr()) for k, m in ours.named_modules() if k}
+        assert own == {k: (type(m).__name__, m.extra_repr()) for k, m in theirs.named_modules() if k}
+        heads = [block.attn.num_heads for block in theirs.image_encoder.blocks]
+        assert [block.attn.num_heads for block in ours.image_encoder.blocks] == heads
+        windows = [block.window_size for block in theirs.image_encoder.blocks]
+        assert [block.window_size for block in ours.image_encoder.blocks] == windows
