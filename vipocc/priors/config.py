@@ -102,7 +102,7 @@ class SamConfig(Schema):
     """`transformers` runs hub ids and folders, `original` (groundingdino-py, segment-anything) the official `.pth`
     files; `auto` goes by the weights, for each of the two models alone."""
     detector: str = "IDEA-Research/grounding-dino-tiny"
-    """Hub id or folder of a Grounding DINO in transformers' layout, or an official `.pth`; the default is Swin-T OGC."""
+    """Hub id or folder of a Grounding DINO (transformers), or an official `.pth`; the default is Swin-T OGC."""
     detector_revision: str | None = None
     """Commit or tag of the detector's hub id."""
     segmenter: str = "facebook/sam-vit-huge"
