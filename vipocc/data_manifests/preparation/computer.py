@@ -33,6 +33,10 @@ class ManifestComputer(ABC):
         """Load the manifest."""
         self.manifest = Manifest.load(self.manifest_path, dataset=self.dataset, root=self.root)
 
+    def check(self, sequence: str) -> None:
+        """Raise `DataError` for a file that `compute` would refuse, other than images and sweeps; before any work."""
+        return
+
     @abstractmethod
     def compute(self, unit: Unit, rows: Sequence[int]) -> dict[str, np.ndarray]:
         """Return the arrays of some rows of a unit, each [len(rows), ...]."""

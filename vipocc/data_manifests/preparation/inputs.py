@@ -35,9 +35,12 @@ def refuse_bad_inputs(manifest: Manifest, job: Job) -> None:
 
     Raises:
         DataError: naming the first image that is absent, empty, truncated or of another size than its calibration
-            says, or the first sweep that is empty or cut within a point.
+            says, or the first sweep that is empty or cut within a point, or another file that cannot be read.
     """
-    for sequence, rows, camera in _todo(job):
+    todo = list(_todo(job))
+    for sequence in sorted({sequence for sequence, _, _ in todo}):
+        job.computer.check(sequence)
+    for sequence, rows, camera in todo:
         if job.kind == "frames":
             model = manifest.camera_model(sequence, camera)
             for row in rows:

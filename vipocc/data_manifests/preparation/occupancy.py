@@ -174,6 +174,11 @@ class OccupancyComputer(ManifestComputer):
         self._cache: SweepCache[Any] | None = None
         self._boxes: BoxesAt | None = None
 
+    def check(self, sequence: str) -> None:
+        """See `ManifestComputer.check`: reads the file of 3D boxes."""
+        if self.objects:
+            adapter(self.dataset).boxes(self.root, sequence)
+
     def compute(self, unit: Unit, rows: Sequence[int]) -> dict[str, np.ndarray]:
         """Return the ground truth of some rows of `<protocol>/<sequence>`.
 
