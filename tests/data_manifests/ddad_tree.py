@@ -92,6 +92,7 @@ def pose(place: tuple[float, float, float], turn: tuple[float, ...]) -> dict[str
 
 def _datum(scene: str, number: int, sensor: str) -> dict[str, Any]:
     along = 100 + STEP * number
+    content: dict[str, Any]
     if sensor == "LIDAR":
         # The cloud is finished 9 ms after the images are taken: 12 cm farther on.
         place, turn, late = (along + 0.12, -2000.0, 0.0), (1.0, 0.0, 0.0, 0.0), 91_000

@@ -24,6 +24,7 @@ from vipocc.geometry.poses import ORTHONORMAL_TOLERANCE
 
 CAMERAS = ("CAMERA_01", "CAMERA_05", "CAMERA_06", "CAMERA_07", "CAMERA_08", "CAMERA_09")
 LIDAR = "LIDAR"
+SENSORS = (*CAMERAS, LIDAR)
 ARCHIVE = '"DDAD.tar" (train+val, 257 GB)'
 AGAIN = f"unpack {ARCHIVE} of DDAD again"
 
@@ -76,7 +77,7 @@ def scene_files(path: Path) -> dict[str, str]:
             match = _SCENE.fullmatch(name)
             if match is None or match[1] in found:
                 fault = "is not <scene>/<name>.json" if match is None else "is of a scene that is listed before"
-                raise DataError(f"'{name[:80]}' among the scenes {fault}", where=path, fix=AGAIN)
+                raise DataError(f"{name[:80]!r} among the scenes {fault}", where=path, fix=AGAIN)
             found[match[1]] = match[2]
     except KeyError as error:
         raise DataError(f"the list of scenes has no {error}", where=path, fix=AGAIN) from None
@@ -113,7 +114,7 @@ def _read_scene(path: Path, mtime_ns: int, size: int) -> Scene:
         raise DataError("not a scene in DGP's form", where=path, fix=AGAIN) from None
     if not samples:
         raise DataError("the scene has no samples", where=path, fix=AGAIN)
-    collected: dict[str, list[_Datum]] = {name: [] for name in (*CAMERAS, LIDAR)}
+    collected: dict[str, list[_Datum]] = {name: [] for name in SENSORS}
     for number, (_, keys) in enumerate(samples):
         sensors = _sample(data, keys, number, path)
         for name, found in collected.items():
@@ -177,19 +178,19 @@ def _sample(data: Mapping[str, Any], keys: Sequence[str], number: int, path: Pat
     name = "a sensor"
     try:
         for key in keys:
+            name = "a sensor"
             one = data[key]
             # DGP compares names of sensors without case.
-            name = one["id"]["name"].upper()
+            named = one["id"]["name"].upper()
+            if named not in SENSORS:
+                continue
+            name = named
             kind, content = next(iter(one["datum"].items()))
-            pose = content["pose"]
-            at, turn = pose["translation"], pose["rotation"]
+            at, turn = content["pose"]["translation"], content["pose"]["rotation"]
             numbers = (at["x"], at["y"], at["z"], turn["qw"], turn["qx"], turn["qy"], turn["qz"])
             size = (int(content["height"]), int(content["width"])) if kind == "image" else None
-            file = content["filename"]
-            if _FILE.fullmatch(file) is None:
-                fault = f"'{file[:80]}', the file of {name} in sample {number}, is no path within the scene"
-                raise DataError(fault, where=path, fix=AGAIN)
-            sensors[name] = _Datum(file, one["id"]["timestamp"].removesuffix("Z"), numbers, size)
+            moment = one["id"]["timestamp"].removesuffix("Z")
+            sensors[name] = _Datum(content["filename"], moment, numbers, size)
     except KeyError as error:
         raise DataError(f"{name} in sample {number} has no {error}", where=path, fix=AGAIN) from None
     except (TypeError, ValueError, AttributeError, StopIteration):
@@ -203,6 +204,10 @@ def _track(name: str, found: Sequence[_Datum], path: Path) -> Track:
     if sizes or (size is None) != (name == LIDAR):
         raise DataError(f"the samples of {name} are not of one kind and size", where=path, fix=AGAIN)
     files = tuple(datum.file for datum in found)
+    for number, file in enumerate(files):
+        if not isinstance(file, str) or _FILE.fullmatch(file) is None:
+            fault = f"{str(file)[:80]!r}, the file of {name} in sample {number}, is no path within the scene"
+            raise DataError(fault, where=path, fix=AGAIN)
     return Track(files, _poses(name, [datum.pose for datum in found], path), size)
 
 
@@ -265,7 +270,7 @@ def _seconds(moments: Sequence[str], path: Path) -> np.ndarray:
 def _only_calibration(keys: Sequence[Any], path: Path) -> str:
     first = keys[0]
     if not isinstance(first, str) or _KEY.fullmatch(first) is None:
-        raise DataError(f"'{str(first)[:80]}' is no key of a calibration", where=path, fix=AGAIN)
+        raise DataError(f"{str(first)[:80]!r} is no key of a calibration", where=path, fix=AGAIN)
     if any(key != first for key in keys):
         raise DataError("the calibration changes within the scene", where=path, fix=AGAIN)
     return first
