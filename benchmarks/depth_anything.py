@@ -25,48 +25,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from vipocc.priors import tiny
 from vipocc.priors.config import DepthConfig
 from vipocc.priors.depth.computer import DepthComputer
 from vipocc.priors.depth.depth_anything import DepthAnything
-from vipocc.priors.depth.official import ENCODERS
 from vipocc.priors.depth.preprocessing import network_size, preprocess_reference
+from vipocc.priors.depth.random_weights import make_random_depth
 from vipocc.priors.overlap import OverlapExecutor
 from vipocc.priors.store_specs import depth_spec
+from vipocc.priors.tiny import make_tiny_depth
 from vipocc.stores import ArraySpec, LocalExecutor, Store, StoreReader, StoreSpec, requests_for, row_refs, run
 
 IMAGE = (192, 640)
 GROUP = "drive/image_00"
-HEADS = {"s": (64, [48, 96, 192, 384]), "b": (128, [96, 192, 384, 768]), "l": (256, [256, 512, 1024, 1024])}
-"""Features and channels of the published heads, by encoder size."""
 
 
 def make_model(folder: Path, size: str) -> Path:
-    if size == "tiny":
-        return tiny.make_tiny_depth(folder)
-    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
-
-    encoder, (features, neck) = ENCODERS["sbl".index(size)], HEADS[size]
-    torch.manual_seed(0)
-    model = DepthAnythingForDepthEstimation(
-        DepthAnythingConfig(
-            backbone_config=Dinov2Config(
-                hidden_size=encoder.width, num_hidden_layers=encoder.layers, num_attention_heads=encoder.heads,
-                image_size=518, patch_size=14, out_indices=[tap + 1 for tap in encoder.taps], apply_layernorm=True,
-                reshape_hidden_states=False,
-            ),
-            reassemble_hidden_size=encoder.width, neck_hidden_sizes=neck, fusion_hidden_size=features,
-            head_hidden_size=32, depth_estimation_type="metric", max_depth=80,
-        )
-    )  # fmt: skip
-    for name, tensor in model.named_parameters():
-        if name.endswith(
-            "lambda1"
-        ):  # trained layer scales are well below 1; at 1, noise would grow from block to block
-            nn.init.constant_(tensor, 0.2)
-    tiny._redraw(model, 1.0)
-    tiny._spread(model)
-    return tiny._save(folder, model)
+    return make_tiny_depth(folder) if size == "tiny" else make_random_depth(folder, size)  # type: ignore[arg-type]
 
 
 def make_images(count: int) -> np.ndarray:

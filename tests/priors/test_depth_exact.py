@@ -19,6 +19,7 @@ from vipocc.priors.depth.depth_anything import DepthAnything, depth_fingerprint
 from vipocc.priors.depth.loading import load_network
 from vipocc.priors.depth.official import Encoder, encoder_of, from_official, max_depth_of, to_official
 from vipocc.priors.depth.positions import stretch
+from vipocc.priors.depth.random_weights import make_random_depth
 from vipocc.priors.depth.reference import _cubic, depth_reference
 from vipocc.priors.tiny import make_tiny_depth
 
@@ -56,6 +57,21 @@ def test_depth_equals_the_published_arithmetic(tmp_path: Path, picture: np.ndarr
     loaded = DepthAnything(config(folder, short_side=short_side))(picture[None])[0]
     assert plain.std() > 2
     np.testing.assert_allclose(loaded, plain, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_full_size_depth_equals_the_published_arithmetic(tmp_path: Path, picture: np.ndarray) -> None:
+    """ViT-S at 518x1722; as an original file to the last bit what it is from a folder."""
+    folder = make_random_depth(tmp_path / "model", "s")
+    encoder, state = official.ENCODERS[0], to_official(load_file(folder / "model.safetensors"))
+    plain = depth_reference(state, picture, heads=encoder.heads, taps=encoder.taps, max_depth=80)
+    loaded = DepthAnything(config(folder, short_side=518))(picture[None])[0]
+    assert plain.std() > 2
+    np.testing.assert_allclose(loaded, plain, rtol=1e-4)
+    file = save_original(tmp_path, "depth_anything_v2_metric_vkitti_vits.pth", state)
+    np.testing.assert_array_equal(
+        DepthAnything(config(file))(picture[None]), DepthAnything(config(folder))(picture[None])
+    )
 
 
 def test_the_stretch_of_positions_is_what_makes_it_equal(tiny: dict[str, Path], picture: np.ndarray) -> None:
