@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stores_helpers import GROUP, Computer, batch, check_values, requests, shards, spec
+from stores_helpers import GROUP, Computer, batch, check_values, computed, requests, shards, spec
 
-from vipocc.stores import Store, StoreReader, run, verify
+from vipocc.stores import Store, StoreReader, Unit, run, verify
+from vipocc.stores.layout import shard_path
 
 ROWS = range(200)
 
@@ -131,3 +132,46 @@ def test_five_hundred_kills(zygote: Zygote, tmp_path: Path, undisturbed: dict[st
         died += survives(zygote, folder, undisturbed, kills=25, seed=seed)
     # Kills that came too late say little: most must have hit a writer at work.
     assert died > 300
+
+
+@pytest.mark.slow
+def test_fuzzed_stores_are_found_out_and_repaired(tmp_path: Path) -> None:
+    """Flipped bytes, cuts and lost files at random places, in shards and records: found, each one, and made again."""
+    rows = range(64 * 8)
+    store = Store.create_or_open(tmp_path / "depth.zarr", spec(), tmp_path)
+    store.ensure_group(GROUP, np.arange(len(rows)))
+    run(store, requests(rows), Computer(tmp_path / "log"))
+    whole = shards(store)
+    rng = random.Random(5)
+    for _ in range(30):
+        hurt = set()
+        for number in rng.sample(range(8), rng.randint(1, 4)):
+            unit = Unit(GROUP, number)
+            array = rng.choice([*store.spec.arrays, None])
+            record = store.ledger.file(unit, "json")
+            path = record if array is None else shard_path(store.path, unit, array)
+            # A record that is gone is a unit that was never made, which is nothing to find.
+            spoil(path, rng, losable=array is not None)
+            hurt.add(unit.key)
+        log = tmp_path / "again"
+        log.unlink(missing_ok=True)
+        assert {finding.unit for finding in verify(store.path).findings} == hurt
+        run(store, requests(rows), Computer(log))
+        assert {f"{GROUP}/{row // 64:05d}" for row in computed(log)} <= hurt
+        assert shards(store) == whole
+        assert verify(store.path).sound
+
+
+def spoil(path: Path, rng: random.Random, *, losable: bool) -> None:
+    """Alter one byte of a file, cut it, or remove it; keep its time stamps."""
+    content, times = bytearray(path.read_bytes()), path.stat()
+    how = rng.choice(["flip", "cut", "lose"] if losable else ["flip", "cut"])
+    if how == "lose":
+        path.unlink()
+        return
+    if how == "cut":
+        del content[rng.randrange(len(content)) :]
+    else:
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
