@@ -129,12 +129,12 @@ def test_the_estimate_grows_with_the_world_and_is_about_right(world):
     assert estimate(config.model_copy(update={"train_frames": 400}))[1] > 20 * size
 
 
-def test_the_contact_sheet_shows_every_drive(world, tmp_path):
+def test_the_contact_sheet_shows_every_split(world, tmp_path):
     path = tmp_path / "sheet.png"
     contact_sheet(world[0], path)
     image = cv2.imread(str(path))
     blocks = image.shape[0] / 2
-    assert image.shape[1] > 1280
+    assert image.shape[1] == 1600
     assert image[: int(blocks)].std() > 30
     assert image[int(blocks) :].std() > 30
     with pytest.raises(UsageError, match=r"\.png"):
