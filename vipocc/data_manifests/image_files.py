@@ -34,13 +34,17 @@ def read_image(path: Path, size: tuple[int, int], fix: str) -> np.ndarray:
     Raises:
         DataError: the file is absent, empty, truncated, altered (PNG only, JPEG has no checksums), or of another size.
     """
+    return decode_image(read_bytes(path, fix), path, size, fix)
+
+
+def read_bytes(path: Path, fix: str) -> bytes:
+    """Return the content of an image file; raises `DataError` if it is absent or cannot be read."""
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise DataError("an image is missing", where=path, fix=fix) from None
     except OSError as error:
         raise DataError(f"an image cannot be read ({error.strerror})", where=path, fix=fix) from None
-    return decode_image(content, path, size, fix)
 
 
 def decode_image(content: bytes, path: Path, size: tuple[int, int], fix: str) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from vipocc.errors import DataError, MissingInputError, StoreError
@@ -32,9 +32,24 @@ def check_unchanged(store: Store, request: Request, rows: Sequence[int]) -> None
                 )
 
 
-def with_digest(ref: Json, store: Store) -> Json:
-    """Return a reference as the record keeps it: a file with the digest of its content."""
-    return {**ref, "digest": digest_file(store.root / ref["path"])} if "path" in ref else ref
+def with_digests(
+    store: Store, request: Request, rows: Sequence[int], read: Callable[[str], str | None] | None = None
+) -> dict[int, list[Json]]:
+    """Return the references of these rows as the record keeps them: files with the digest of their content.
+
+    Each file is read once, and not at all if `read` (a computer's `digest_read`) knows the digest of its content.
+    """
+    known: dict[str, str] = {}
+
+    def kept(ref: Json) -> Json:
+        if "path" not in ref:
+            return ref
+        path = str(ref["path"])
+        if path not in known:
+            known[path] = (read(path) if read is not None else None) or digest_file(store.root / path)
+        return {**ref, "digest": known[path]}
+
+    return {row: [kept(ref) for ref in request.inputs[row]] for row in rows}
 
 
 @dataclass

@@ -27,7 +27,7 @@ FORMAT_VERSION = 1
 #: Name of the dimension that rows run along, and of the array that says which frame each row is.
 ROW_DIMENSION, FRAME_ID = "frame", "frame_id"
 
-Codec: TypeAlias = Literal["image", "depth", "labels", "plain"]
+Codec: TypeAlias = Literal["image", "picture", "depth", "labels", "plain"]
 Json: TypeAlias = dict[str, Any]
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
@@ -181,7 +181,9 @@ class UnitComputer(Protocol):
 
     A computer may have an integer attribute `rows_per_call`: `compute` is then called with at most that many rows at a
     time, so that progress moves within a unit. It may have a method `notes`: the JSON object that it returns after a
-    unit stands in the unit's record (a batch size that was found, say) and decides nothing.
+    unit stands in the unit's record (a batch size that was found, say) and decides nothing. It may have a method
+    `digest_read`: given an input file's path as its reference has it, the digest (`digest_bytes`) of the content that
+    `compute` was made from, or None; the file is then not read again for its record. It is asked once for each file.
     """
 
     def open(self, device: str) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vipocc.errors import DataError, MissingInputError, StoreError
 from vipocc.stores.commit import commit, recover, rescue
-from vipocc.stores.inputs import check_unchanged, with_digest
+from vipocc.stores.inputs import check_unchanged, with_digests
 from vipocc.stores.spec import Request, UnitComputer
 from vipocc.stores.writer import Store
 
@@ -109,7 +109,7 @@ def perform(store: Store, request: Request, computer: UnitComputer, advance: Cal
             check_unchanged(store, request, missing)
             arrays = _compute(computer, request, missing, advance)
             check_unchanged(store, request, missing)
-            inputs = {row: [with_digest(ref, store) for ref in request.inputs[row]] for row in missing}
+            inputs = with_digests(store, request, missing, getattr(computer, "digest_read", None))
             notes = getattr(computer, "notes", None)
             seconds = time.perf_counter() - started
             commit(store, request, missing, arrays, inputs, kept, seconds, notes() if notes else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.datasets import adapter
-from vipocc.data_manifests.image_files import read_image
+from vipocc.data_manifests.image_files import decode_image, read_bytes
 from vipocc.data_manifests.images import Preparation
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.preparation.computer import ManifestComputer
@@ -21,12 +22,13 @@ from vipocc.data_manifests.views import rig
 from vipocc.errors import DataError
 from vipocc.geometry.cameras import Pinhole
 from vipocc.stores import ArraySpec, Request, StoreSpec, Unit, file_ref, requests_for
+from vipocc.stores.files import digest_bytes
 
 
 def frames_spec(dataset: str, config: DataConfig) -> StoreSpec:
     """Return the specification of `frames.zarr`."""
     rgb = ArraySpec(
-        "rgb", (*config.image_size, 3), "uint8", 0, ("y", "x", "channel"), "1", "image", "prepared image, RGB"
+        "rgb", (*config.image_size, 3), "uint8", 0, ("y", "x", "channel"), "1", "picture", "prepared image, RGB"
     )
     attributes = {"dataset": dataset, "image_size": list(config.image_size)}
     return StoreSpec("frames", (rgb,), attributes=attributes, way_out=ELSEWHERE)
@@ -81,6 +83,17 @@ class FramesComputer(ManifestComputer):
         if multiprocessing.parent_process() is not None:
             cv2.setNumThreads(1)  # the processes beside this one keep the other cores busy
         self._preparations: dict[tuple[str, str], Preparation] = {}
+        self._digests: dict[str, str] = {}
+        self._ahead = ThreadPoolExecutor(1)
+
+    def close(self) -> None:
+        """End the thread that reads ahead."""
+        self._ahead.shutdown(cancel_futures=True)
+        super().close()
+
+    def digest_read(self, path: str) -> str | None:
+        """Return the digest of the image at a path relative to the root that was just decoded."""
+        return self._digests.pop(path, None)
 
     def compute(self, unit: Unit, rows: Sequence[int]) -> dict[str, np.ndarray]:
         """Return the prepared images of some rows of `<sequence>/<camera>`."""
@@ -93,4 +106,14 @@ class FramesComputer(ManifestComputer):
             self._preparations[sequence, camera] = Preparation(model, stereo, self.config)
         prepare = self._preparations[sequence, camera]
         paths = [self.manifest.image_path(sequence, camera, row) for row in rows]
-        return {"rgb": np.stack([prepare(read_image(p, prepare.raw_size, self.way_out(p))) for p in paths])}
+        made = np.empty((len(paths), *prepare.size, 3), np.uint8)
+        for k, read in enumerate([self._ahead.submit(self._read, path) for path in paths]):
+            content = read.result()
+            made[k] = prepare(decode_image(content, paths[k], prepare.raw_size, self.way_out(paths[k])))
+        return {"rgb": made}
+
+    def _read(self, path: Path) -> bytes:
+        """Read a file once for three uses: its digest, the check of its parts, the picture."""
+        content = read_bytes(path, self.way_out(path))
+        self._digests[path.relative_to(self.root).as_posix()] = digest_bytes(content)
+        return content
