@@ -177,6 +177,14 @@ def test_poses_from_elsewhere(raw: RawTree, tmp_path: Path) -> None:
     assert "poses: ORB-SLAM" in named.facts(raw.root, DRIVE)
     np.testing.assert_allclose(named.index(raw.root)[DRIVE].world_from_lidar[0], rect0_from_lidar(), atol=1e-9)
     assert named.state(raw.root) != ADAPTER.state(raw.root)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    (elsewhere / DRIVE[:10] / f"{DRIVE}.txt").rename(flat / f"{DRIVE}.txt")
+    with pytest.raises(
+        DataError, match=r"no drive has its poses in data.poses_folder, such as .*0001_sync.txt: .*flat"
+    ):
+        ADAPTER.configured(DataConfig(poses_folder=str(flat))).index(raw.root)
+    assert DRIVE in ADAPTER.configured(DataConfig(poses_folder=str(flat), poses="oxts")).index(raw.root)
     with pytest.raises(ConfigError, match=r"data\.poses_folder is not a folder"):
         ADAPTER.configured(DataConfig(poses_folder=str(tmp_path / "nowhere")))
 

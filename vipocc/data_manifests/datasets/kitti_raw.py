@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,22 +19,26 @@ from vipocc.data_manifests.datasets.kitti_raw_calibration import (
     FILES,
     VELO_TO_CAM,
     Calibration,
-    calibration_fix,
     read_calibration,
     read_lidar_from_imu,
 )
-from vipocc.data_manifests.datasets.kitti_raw_poses import read_orb_slam, read_oxts
+from vipocc.data_manifests.datasets.kitti_raw_downloads import ORB_SLAM, again, calibration, synced
+from vipocc.data_manifests.datasets.kitti_raw_poses import (
+    PoseSource,
+    find_poses,
+    read_orb_slam,
+    read_oxts,
+    refuse_unposed,
+)
 from vipocc.data_manifests.datasets.text import timestamps_of
 from vipocc.data_manifests.tables import CameraTable, SequenceTable
 from vipocc.errors import ConfigError, DataError
 
 #: What images end in, in the order of preference: as published, and as many users have converted them.
 ENDINGS = (".png", ".jpg")
-ORB_SLAM_FOLDER = "orb-slam_poses"
 
 _DAY = re.compile(r"\d{4}_\d{2}_\d{2}")
 _DRIVE = re.compile(r"\d{4}_\d{2}_\d{2}_drive_\d{4}_sync")
-_ORB_SLAM = "ORB-SLAM poses that BehindTheScenes ships (datasets/kitti_raw/orb-slam_poses)"
 
 QUIRKS: tuple[Quirk, ...] = (
     Quirk(
@@ -44,14 +48,6 @@ QUIRKS: tuple[Quirk, ...] = (
         unpublished={"scans": "177-180"},
     ),
 )
-
-
-class PoseSource(NamedTuple):
-    """Where the poses of a drive are read from."""
-
-    kind: Literal["orb-slam", "oxts"]
-    path: Path
-    """The ORB-SLAM file, or the folder with a file per frame."""
 
 
 class KittiRaw(Adapter):
@@ -78,52 +74,20 @@ class KittiRaw(Adapter):
 
     def index(self, root: Path) -> dict[str, SequenceTable]:
         """See `Adapter.index`; a drive without poses is an error if the split lists it, else it is passed over."""
-        sources = {drive: self.pose_source(root, drive) for drive in drives(root)}
-        self._refuse_unposed(root, {drive for drive, source in sources.items() if source is None})
+        sources = {drive: find_poses(root, drive, self._config) for drive in drives(root)}
+        lists = self.lists(root, self._config)
+        listed = {drive for frames in lists.frames.values() for drive, _ in frames}
+        refuse_unposed(root, sources, listed, self._config)
         posed = {drive: source for drive, source in sources.items() if source is not None}
-        if not posed:
-            raise DataError("no drive here has poses", where=root, fix=self._poses_fix(min(sources)))
         days = {drive[:10] for drive in posed}
         calibrations = {day: read_calibration(root, day) for day in sorted(days)}
         return {drive: _index_drive(root, drive, source, calibrations[drive[:10]]) for drive, source in posed.items()}
-
-    def pose_source(self, root: Path, drive: str) -> PoseSource | None:
-        """Return where the poses of a drive come from, by `data.poses`; None if nowhere."""
-        file = self._orb_slam_folder(root) / drive[:10] / f"{drive}.txt"
-        measured = root / drive[:10] / drive / "oxts/data"
-        if self._config.poses != "oxts" and file.is_file():
-            return PoseSource("orb-slam", file)
-        if self._config.poses != "orb-slam" and measured.is_dir():
-            return PoseSource("oxts", measured)
-        return None
-
-    def _orb_slam_folder(self, root: Path) -> Path:
-        given = self._config.poses_folder
-        return root / ORB_SLAM_FOLDER if given is None else Path(given).expanduser().absolute()
-
-    def _refuse_unposed(self, root: Path, unposed: set[str]) -> None:
-        if not unposed:
-            return
-        lists = self.lists(root, self._config)
-        listed = {drive for frames in lists.frames.values() for drive, _ in frames}
-        for drive in sorted(unposed & listed):
-            where = self._orb_slam_folder(root) / drive[:10] / f"{drive}.txt"
-            if self._config.poses == "oxts":
-                where = root / drive[:10] / drive / "oxts/data"
-            raise DataError("a drive that the split lists has no poses", where=where, fix=self._poses_fix(drive))
-
-    def _poses_fix(self, drive: str) -> str:
-        oxts = f"download {_synced(drive)} of KITTI Raw again, which has them in oxts"
-        orb_slam = f"put the {_ORB_SLAM} there, or name their folder in data.poses_folder"
-        return {"auto": f"{oxts}, or {orb_slam}", "oxts": oxts, "orb-slam": f"{orb_slam}, or set data.poses=oxts"}[
-            self._config.poses
-        ]
 
     def state(self, root: Path) -> str:
         """See `Adapter.state`."""
         names = drives(root)
         days = sorted({drive[:10] for drive in names})
-        sources = [self.pose_source(root, drive) for drive in names]
+        sources = [find_poses(root, drive, self._config) for drive in names]
         read = [f"{day}/{name}" for day in days for name in FILES]
         read += [str(source.path) for source in sources if source is not None and source.kind == "orb-slam"]
         listed = [folder for drive in names for folder in _listed(drive)]
@@ -143,7 +107,7 @@ class KittiRaw(Adapter):
     def facts(self, root: Path, sequence: str) -> tuple[str, ...]:
         """See `Adapter.facts`: also where poses come from, and images that are there twice."""
         found = list(super().facts(root, sequence))
-        source = self.pose_source(root, sequence)
+        source = find_poses(root, sequence, self._config)
         if source is not None:
             found.append({"orb-slam": "poses: ORB-SLAM", "oxts": "poses: GPS and inertial unit (OXTS)"}[source.kind])
         for camera in CAMERAS:
@@ -158,10 +122,10 @@ class KittiRaw(Adapter):
         """See `Adapter.download`."""
         day = sequence[:10]
         return {
-            "calibration": f'"[calibration]" of a drive of {day} ({day}_calib.zip)',
-            "poses": f"{_synced(sequence)}, or the {_ORB_SLAM}",
-            "images": _synced(sequence),
-            "scans": _synced(sequence),
+            "calibration": calibration(day),
+            "poses": f"{synced(sequence)}, or the {ORB_SLAM}",
+            "images": synced(sequence),
+            "scans": synced(sequence),
             "boxes": f'"[tracklets]" of {sequence.removesuffix("_sync")}',
             "fisheyes": "KITTI Raw has no fisheye cameras",
         }[kind]
@@ -172,10 +136,10 @@ class KittiRaw(Adapter):
         drive = next((part for part in parts if _DRIVE.fullmatch(part)), None)
         day = next((part for part in parts if _DAY.fullmatch(part)), None)
         if drive is not None:
-            return f"download {_synced(drive)} of KITTI Raw again"
+            return again(synced(drive))
         if day is not None and parts[-1] in FILES:
-            return calibration_fix(day)
-        return f"get the {_ORB_SLAM} again"
+            return again(calibration(day))
+        return f"get the {ORB_SLAM} again"
 
     def calibration_files(self, root: Path, sequence: str, camera: str) -> tuple[str, ...]:
         """See `Adapter.calibration_files`: images are rectified already."""
@@ -215,10 +179,6 @@ def drives(root: Path) -> list[str]:
     return found
 
 
-def _synced(drive: str) -> str:
-    return f'"[synced+rectified data]" of {drive.removesuffix("_sync")} ({drive}.zip)'
-
-
 def _image_folder(drive: str, camera: str) -> str:
     return f"{drive[:10]}/{drive}/{camera}/data"
 
@@ -236,30 +196,30 @@ def _frames(folder: Path, ending: str) -> set[int]:
     return {number for number, _ in numbered(folder, ending)}
 
 
-def _index_drive(root: Path, drive: str, source: PoseSource, calibration: Calibration) -> SequenceTable:
+def _index_drive(root: Path, drive: str, source: PoseSource, sensors: Calibration) -> SequenceTable:
     """Return the table of one drive: its posed frames, their images, scans and poses."""
     if source.kind == "orb-slam":
-        ids, world_from_rect0 = read_orb_slam(source.path, f"get the {_ORB_SLAM} again, or set data.poses=oxts")
+        ids, world_from_rect0 = read_orb_slam(source.path, f"get the {ORB_SLAM} again, or set data.poses=oxts")
     else:
-        ids, world_from_imu = read_oxts(source.path, f"download {_synced(drive)} of KITTI Raw again")
+        ids, world_from_imu = read_oxts(source.path, again(synced(drive)))
         lidar_from_imu = read_lidar_from_imu(root, drive[:10])
-        world_from_rect0 = world_from_imu @ np.linalg.inv(calibration.rect0_from_lidar @ lidar_from_imu)
+        world_from_rect0 = world_from_imu @ np.linalg.inv(sensors.rect0_from_lidar @ lidar_from_imu)
     scans = file_sizes(root / _scan_folder(drive), ".bin", ids) >= 0
     cameras = {}
-    for camera, model in calibration.models.items():
+    for camera, model in sensors.models.items():
         images = _images(root, _image_folder(drive, camera), ids)
         cameras[camera] = CameraTable(
             model=model,
             paths=images.paths,
             file_size=images.sizes,
-            world_from_camera=world_from_rect0 @ calibration.rect0_from_camera[camera],
+            world_from_camera=world_from_rect0 @ sensors.rect0_from_camera[camera],
             roles=np.zeros(len(ids), np.uint16),
             unposed=images.unposed,
         )
     return SequenceTable(
         frame_ids=ids,
         timestamp=timestamps_of(root / drive[:10] / drive / CAMERAS[0] / "timestamps.txt", ids),
-        world_from_lidar=world_from_rect0 @ calibration.rect0_from_lidar,
+        world_from_lidar=world_from_rect0 @ sensors.rect0_from_lidar,
         lidar_paths=numbered_paths(_scan_folder(drive), ".bin", ids, present=scans),
         cameras=cameras,
     )

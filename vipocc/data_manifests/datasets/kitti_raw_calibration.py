@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vipocc.data_manifests.datasets import text
+from vipocc.data_manifests.datasets.kitti_raw_downloads import again, calibration
 from vipocc.geometry.cameras import Pinhole
 
 #: The colour cameras, left and right.
@@ -36,11 +37,6 @@ class Calibration:
     """float64 [4, 4]."""
 
 
-def calibration_fix(day: str) -> str:
-    """Return what to do when the calibration of a day is absent or damaged."""
-    return f'download "[calibration]" of a drive of {day} ({day}_calib.zip) of KITTI Raw again'
-
-
 def read_calibration(root: Path, day: str) -> Calibration:
     """Read the calibration of a day's rectified colour images and of its LiDAR (KITTI raw data devkit, readme).
 
@@ -51,7 +47,7 @@ def read_calibration(root: Path, day: str) -> Calibration:
     Raises:
         DataError: a file is absent or unreadable, a key is missing, or a transform is not rigid.
     """
-    fix = calibration_fix(day)
+    fix = again(calibration(day))
     cameras = _read(root / day / CAM_TO_CAM, fix)
     models, rect0_from_camera = {}, {}
     for camera in CAMERAS:
@@ -65,7 +61,7 @@ def read_calibration(root: Path, day: str) -> Calibration:
 
 def read_lidar_from_imu(root: Path, day: str) -> np.ndarray:
     """Read where the inertial unit sits, float64 [4, 4]; raises `DataError`."""
-    return _read_rigid(root / day / IMU_TO_VELO, calibration_fix(day))
+    return _read_rigid(root / day / IMU_TO_VELO, again(calibration(day)))
 
 
 def _read(path: Path, fix: str) -> text.Pairs:

@@ -2,18 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.datasets import text
 from vipocc.data_manifests.datasets.files import numbered
+from vipocc.data_manifests.datasets.kitti_raw_downloads import ORB_SLAM, again, synced
 from vipocc.errors import DataError
 from vipocc.geometry.poses import from_rotation, rotation_x, rotation_y, rotation_z
 
 #: What a line of OXTS has: latitude, longitude (degrees), altitude (m), roll, pitch, yaw (radians), and 24 more.
 OXTS_VALUES = 30
 _EARTH_RADIUS = 6_378_137.0
+_ORB_SLAM_FOLDER = "orb-slam_poses"
+
+
+class PoseSource(NamedTuple):
+    """Where the poses of a drive are read from."""
+
+    kind: Literal["orb-slam", "oxts"]
+    path: Path
+    """The ORB-SLAM file, or the folder with a file per frame."""
+
+
+def find_poses(root: Path, drive: str, config: DataConfig) -> PoseSource | None:
+    """Return where the poses of a drive come from, by `data.poses` and `data.poses_folder`; None if nowhere."""
+    file, measured = _orb_slam_file(root, drive, config), _oxts_folder(root, drive)
+    if config.poses != "oxts" and file.is_file():
+        return PoseSource("orb-slam", file)
+    if config.poses != "orb-slam" and measured.is_dir():
+        return PoseSource("oxts", measured)
+    return None
+
+
+def refuse_unposed(root: Path, sources: Mapping[str, PoseSource | None], listed: set[str], config: DataConfig) -> None:
+    """Raise `DataError` naming a drive that the split lists and that has no poses.
+
+    Also if a folder of poses was named that has none of any drive, so that OXTS would stand in unasked, or if there
+    are no poses at all.
+    """
+    seen = any(source is not None and source.kind == "orb-slam" for source in sources.values())
+    if config.poses_folder is not None and config.poses != "oxts" and not seen:
+        drive = min(sources)
+        raise DataError(
+            f"no drive has its poses in data.poses_folder, such as {drive[:10]}/{drive}.txt",
+            where=config.poses_folder,
+            fix="correct it, or set data.poses=oxts",
+        )
+    unposed = {drive for drive, source in sources.items() if source is None}
+    missed = unposed & listed or (unposed if len(unposed) == len(sources) else set())
+    if missed:
+        drive = min(missed)
+        where = _oxts_folder(root, drive) if config.poses == "oxts" else _orb_slam_file(root, drive, config)
+        raise DataError("a drive has no poses", where=where, fix=_way_to_poses(drive, config))
+
+
+def _orb_slam_file(root: Path, drive: str, config: DataConfig) -> Path:
+    named = config.poses_folder
+    folder = root / _ORB_SLAM_FOLDER if named is None else Path(named).expanduser().absolute()
+    return folder / drive[:10] / f"{drive}.txt"
+
+
+def _oxts_folder(root: Path, drive: str) -> Path:
+    return root / drive[:10] / drive / "oxts/data"
+
+
+def _way_to_poses(drive: str, config: DataConfig) -> str:
+    oxts = f"{again(synced(drive))}, which has them in oxts"
+    orb_slam = f"put the {ORB_SLAM} there, or name their folder in data.poses_folder"
+    if config.poses == "oxts":
+        return oxts
+    return f"{oxts}, or {orb_slam}" if config.poses == "auto" else f"{orb_slam}, or set data.poses=oxts"
 
 
 def read_orb_slam(path: Path, fix: str) -> tuple[np.ndarray, np.ndarray]:
