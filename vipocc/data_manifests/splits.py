@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -139,7 +140,7 @@ def _read_list(path: Path, sequence_of: Callable[[str], str]) -> Frames:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"a split list cannot be read ({error})", where=path, fix="get the list again") from None
     collected: dict[tuple[str, str], list[int]] = {}
     for number, line in enumerate(text.splitlines(), 1):

@@ -15,6 +15,7 @@ from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.ground_truth.devices import check_device
 from vipocc.data_manifests.manifest import SPLITS, Cameras, Manifest, read_metadata
+from vipocc.data_manifests.origin import refuse_other_root
 from vipocc.data_manifests.roles import assign_roles, refuse_overlap
 from vipocc.data_manifests.synthetic.generate import estimate, generate, is_complete
 from vipocc.errors import DataError, MissingInputError, UsageError
@@ -191,7 +192,11 @@ def index(workspace: Workspace, config: Any, *, again: bool = False) -> Indexed:
         workspace: whose dataset.
         config: the root configuration.
         again: index anew in any case.
+
+    Raises:
+        StoreError: the root was changed to a folder of other files than the stores were made from.
     """
+    refuse_other_root(workspace)
     reader = adapter(workspace.dataset).configured(config.data)
     lists = reader.lists(workspace.root, config.data)
     refuse_overlap(lists, reader.same_drive)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from vipocc.cli import App, pass_app, workspace_options
-from vipocc.errors import MissingInputError
+from vipocc.errors import MissingInputError, StoreError
 from vipocc.progress import size
 
 _ENDING = ".zarr"
@@ -134,8 +134,27 @@ def _paths(app: App, names: Sequence[str]) -> list[Path]:
             raise MissingInputError(
                 "there are no stores in this workspace yet", where=folder, fix="make some with `vipocc priors depth`"
             )
-        return found
-    return [_path(app, name) for name in names]
+    else:
+        found = [_path(app, name) for name in names]
+    for path in found:
+        _refuse_other_dataset(app, path)
+    return found
+
+
+def _refuse_other_dataset(app: App, path: Path) -> None:
+    """Raise `StoreError` for a store in the workspace that was copied there from a workspace of another dataset."""
+    from vipocc.stores import layout
+
+    workspace = app.workspace
+    if not path.absolute().is_relative_to(workspace.path / "stores") or not (path / "zarr.json").is_file():
+        return
+    held = layout.read_root(path).attributes.get("dataset")
+    if held not in (None, workspace.dataset):
+        raise StoreError(
+            f"the store is of dataset '{held}', and the workspace of '{workspace.dataset}'",
+            where=path,
+            fix="move it to a workspace of its own, or name it by its path from outside of this one",
+        )
 
 
 def _path(app: App, name: str) -> Path:
