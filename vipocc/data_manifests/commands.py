@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vipocc.cli import App, pass_app, workspace_options
+from vipocc.cli import App, pass_app, path_option, workspace_options
 
 if TYPE_CHECKING:
     from vipocc.data_manifests.check import CheckReport
@@ -133,6 +134,39 @@ def prepare_command(
     for name in ("train", "val", "test") if split == "all" else (split,):
         app.say(f"{name}: {_count(manifest, name):,} samples" + _reasons(manifest.left_out.get(name, {})))
     app.say(f"everything of {', '.join(chosen)} is in {workspace.store(chosen[0]).parent}")
+
+
+@data.command("contact-sheet")
+@path_option(
+    "--output", metavar="FILE", help="The .png to write [default: contact_sheet.png in the workspace's reports folder]."
+)
+@click.option("--frames", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Frames of a drive.")
+@click.option(
+    "--width", type=click.IntRange(400, 4000), default=1600, show_default=True, metavar="N", help="Pixels across."
+)
+@workspace_options
+@pass_app
+def contact_sheet_command(app: App, output: Path | None, frames: int, width: int) -> None:
+    """Draw one picture of the synthetic world: what its cameras and its LiDAR saw, and the truth.
+
+    A block for the first drive of each split.
+    """
+    from vipocc.data_manifests.synthetic.contact_sheet import contact_sheet
+    from vipocc.data_manifests.synthetic.generate import is_complete
+    from vipocc.errors import MissingInputError, UsageError
+
+    workspace = app.workspace
+    if workspace.dataset != "synthetic":
+        raise UsageError(
+            f"contact sheets are of the synthetic world, not of {workspace.dataset}", fix="look into its image folders"
+        )
+    if not is_complete(workspace.root, app.config.data.world):
+        raise MissingInputError(
+            "the synthetic world is not generated yet", where=workspace.root, fix="run `vipocc data prepare`"
+        )
+    path = output or workspace.reports / "contact_sheet.png"
+    contact_sheet(workspace.root, path, frames, width)
+    app.say(f"wrote {path}")
 
 
 def _count(manifest: Any, split: str) -> int:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -125,3 +126,16 @@ def test_an_object_never_jumps():
     assert set(labels) == {"car", "person"}
     assert steps[labels == "car"].max() < 2.5
     assert steps[labels == "person"].max() < 0.3
+
+
+def test_the_contact_sheet_is_a_command(world, tmp_path, capsys):
+    root, config = world
+    here = ["-C", str(tmp_path)]
+    values = [f"-odata.world.{key}={value}" for key, value in config.model_dump(mode="json").items()]
+    assert run(["init", "--dataset", "synthetic", "--root", str(root), *values, *here]) == 0
+    assert run(["data", "contact-sheet", "--width", "400", *here]) == 0
+    picture = tmp_path / "reports" / "contact_sheet.png"
+    assert str(picture) in capsys.readouterr().out
+    assert cv2.imread(str(picture)).shape[1] == 400
+    assert run(["data", "contact-sheet", "-o", "data.world.seed=9", *here]) == 2
+    assert "not generated yet" in capsys.readouterr().err
