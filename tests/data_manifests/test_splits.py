@@ -110,7 +110,7 @@ def test_lists_of_kitti_raw_drop_the_day(tmp_path: Path) -> None:
     }
     for wrong in (f"2011_09_28/{drive}", "2011_09_26/0022", "2011_09_26/2011_09_26_drive_0022_extract"):
         (tmp_path / "train_files.txt").write_text(f"{wrong} 473 r")
-        with pytest.raises(DataError, match=r"is no drive of KITTI Raw .*mend the list"):
+        with pytest.raises(DataError, match=r"line 1: .* is no drive of KITTI Raw .*train_files.txt; mend"):
             adapter("kitti-raw").lists(tmp_path, DataConfig(split=str(tmp_path)))
 
 

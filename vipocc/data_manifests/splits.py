@@ -151,7 +151,11 @@ def _read_list(path: Path, sequence_of: Callable[[str], str]) -> Frames:
             raise DataError(
                 f"line {number} is '{line[:60]}', not '<sequence> <frame id> <l or r>'", where=path, fix="mend the line"
             )
-        collected.setdefault((sequence_of(match[1]), match[3]), []).append(int(match[2]))
+        try:
+            sequence = sequence_of(match[1])
+        except DataError as error:
+            raise DataError(f"line {number}: {error.what}", where=path, fix=error.fix) from None
+        collected.setdefault((sequence, match[3]), []).append(int(match[2]))
     frames = {}
     for (sequence, side), numbers in collected.items():
         ids, counts = np.unique(np.array(numbers, np.int64), return_counts=True)

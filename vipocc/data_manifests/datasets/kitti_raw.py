@@ -99,8 +99,8 @@ class KittiRaw(Adapter):
         day, found, drive = listed.rpartition("/")
         if not _DRIVE.fullmatch(drive) or (found and drive[:10] != day):
             raise DataError(
-                f"'{listed}' in a split list is no drive of KITTI Raw such as 2011_09_26/2011_09_26_drive_0001_sync",
-                fix="mend the list",
+                f"'{listed}' is no drive of KITTI Raw such as 2011_09_26/2011_09_26_drive_0001_sync",
+                fix="mend the line",
             )
         return drive
 
