@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vipocc import config as configuration
+from vipocc.data_manifests.ground_truth.published import PublishedFiles
 from vipocc.data_manifests.manifest import CameraTable, FrameKey, Manifest, SequenceTable
 from vipocc.errors import DataError, MissingInputError, StoreError
 from vipocc.evaluation.depth import evaluate_depth, predict_depths
@@ -22,9 +24,10 @@ from vipocc.evaluation.occupancy import (
     evaluate_occupancy,
     lidar_truth,
     predict_density,
+    published_truth,
     slice_points,
 )
-from vipocc.evaluation.protocols import LIDAR_DEPTH, slice_protocol
+from vipocc.evaluation.protocols import LIDAR_DEPTH, PUBLISHED_OCCUPANCY, slice_protocol
 from vipocc.evaluation.report import Report
 from vipocc.geometry.cameras import Pinhole
 
@@ -207,6 +210,45 @@ def test_object_metrics_of_a_store_and_what_is_said_of_them(config: Any) -> None
     assert not set(OBJECT) & set(unknown.metrics)
     assert "no 3D boxes" in unknown.markdown()
     assert "object" not in unknown.markdown().split("|")[2]
+
+
+def test_published_files_as_truth(config: Any, tmp_path: Path) -> None:
+    """Frame 10 has all maps, 12 no object map, 14 nothing; object ids are the sorted values without first and last."""
+    z = np.linspace(50, 4, 460)[:, None].repeat(80, 1)
+    objects = np.zeros((460, 80), np.uint8)
+    objects[:320], objects[400:410, 20:30], objects[420:424, 60:70] = 255, 3, 9
+    for folder in ("GT_Occ", "Object_Label"):
+        (tmp_path / folder).mkdir()
+    for frame in (10, 12):
+        np.save(tmp_path / f"GT_Occ/drive_{frame:010d}_occgt.npy", z > 10)
+        np.save(tmp_path / f"GT_Occ/drive_{frame:010d}_visgt.npy", z < 9)
+    assert cv2.imwrite(str(tmp_path / "Object_Label/drive_0000000010_occgt_anno.png"), objects)
+    read = published_truth(manifest(), PublishedFiles(tmp_path))
+    first = read(FrameKey("drive", "image_00", 0))
+    assert isinstance(first, SliceTruth)
+    assert first.objects is not None
+    expected = np.zeros((160, 80), np.bool_)
+    expected[80:129, 15:34] = True
+    expected[100:143, 55:74] = True
+    np.testing.assert_array_equal(first.objects, expected)
+    report = evaluate_occupancy(
+        {"wall": ("measured", Wall(10.0))},  # type: ignore[dict-item]
+        source(config),
+        [FrameKey("drive", "image_00", row) for row in range(3)],
+        read,
+        PUBLISHED_OCCUPANCY,
+        split="test",
+        device=torch.device("cpu"),
+    )
+    assert report.protocol["name"] == "slice-300-published"
+    assert report.protocol["digest"] == PUBLISHED_OCCUPANCY.digest
+    assert len(report.truth_digest) == 16
+    assert [(one.frame.frame_id, one.reason) for one in report.skipped] == [(14, "no published ground truth")]
+    assert report.row("wall").metrics["object_o_acc"].frames == 1
+    assert any("there is no Object_Label file" in note for note in report.notes)
+    np.save(tmp_path / "GT_Occ/drive_0000000014_visgt.npy", z < 9)
+    with pytest.raises(DataError, match="map of the published ground truth is missing"):
+        read(FrameKey("drive", "image_00", 2))
 
 
 def test_a_real_network_fits_the_slice(config: Any) -> None:

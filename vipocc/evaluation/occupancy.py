@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -107,9 +106,8 @@ def lidar_truth(reader: RowReader, protocol: OccupancyProtocol) -> TruthReader:
     return read
 
 
-def published_truth(manifest: Manifest, folder: Path) -> TruthReader:
-    """Return a reader of the published GT_Occ and Object_Label files; raises `MissingInputError` if there are none."""
-    files = PublishedFiles(folder)
+def published_truth(manifest: Manifest, files: PublishedFiles) -> TruthReader:
+    """Return a reader of the published GT_Occ and Object_Label files."""
 
     def read(key: FrameKey) -> SliceTruth | str:
         frame_id = int(manifest.frame_ids(key.sequence)[key.row])

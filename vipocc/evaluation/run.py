@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.data_manifests.datasets import adapter
-from vipocc.data_manifests.ground_truth.published import OCCUPANCY_FOLDER
+from vipocc.data_manifests.ground_truth.published import OCCUPANCY_FOLDER, PublishedFiles
 from vipocc.data_manifests.ground_truth.rules import parse_slice_name
 from vipocc.data_manifests.stage import ensure_indexed, ensure_prepared
 from vipocc.errors import MissingInputError, StoreError, UsageError
@@ -90,6 +90,7 @@ def run_occupancy(
             f"--protocol {PUBLISHED_OCCUPANCY.name} and --truth-folder belong together",
             fix=f"give the folder that holds {OCCUPANCY_FOLDER}, or leave both out",
         )
+    files = None if truth_folder is None else PublishedFiles(truth_folder)
     if chosen.truth == "lidar" and split == "train":
         raise UsageError("there is no LiDAR ground truth of split train", fix="use --split test or val")
     found = choose_checkpoint(
@@ -108,8 +109,8 @@ def run_occupancy(
     source = FrameSource(manifest, StoreReader(workspace.store("frames")), found.config)
     if chosen.truth == "lidar":
         truth = occupancy.lidar_truth(_ground_truth(workspace, "occupancy"), chosen)
-    elif truth_folder is not None:
-        truth = occupancy.published_truth(manifest, truth_folder)
+    elif files is not None:
+        truth = occupancy.published_truth(manifest, files)
     else:
         truth = occupancy.exact_truth(manifest)
     keys = select_keys(manifest, split, limit)
