@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from vipocc.data_manifests.ground_truth.occupancy import level_from_world, occupancy_ground_truth
 from vipocc.data_manifests.synthetic import generate, mesh
 from vipocc.data_manifests.synthetic.config import WorldConfig
 from vipocc.data_manifests.synthetic.drive import DriveWriter, write_calibration
@@ -28,6 +29,7 @@ from vipocc.data_manifests.synthetic.layout import drives
 from vipocc.data_manifests.synthetic.worlds import WORLDS
 
 _TRAIN_DRIVES = 3
+_SWEEPS = 300
 
 
 class Counter:
@@ -99,6 +101,37 @@ def hidden(root: Path, config: WorldConfig, frames: int) -> dict[str, Any]:
     return Behind.joined(cells[test]).report(learnt)
 
 
+def agreement(root: Path, config: WorldConfig, keys: int) -> dict[str, Any]:
+    """Compare occupancy made of the test drive's sweeps with the exact one, cell by cell."""
+    index = next(i for i, (_, split, _) in enumerate(drives(config)) if split == "test")
+    writer = DriveWriter(root, config, index)
+    writer.write_tables()
+    truth = ExactTruth(root)
+    count = min(_SWEEPS, writer.frames - keys)
+    rows = np.linspace(0, writer.frames - count, keys).astype(int)
+    sweeps = [writer.sweep(row)[:, :3] for row in range(writer.frames)]
+    poses = writer.scene.world_from_imu @ writer.rig.imu_from_lidar
+    found: dict[str, list[float]] = {}
+    for row in rows.tolist():
+        level = level_from_world(truth.world_from_camera(writer.name, row + FIRST_FRAME, "image_00"))
+        exact = truth.occupancy(writer.name, row + FIRST_FRAME)
+        for rule in ("official", "paper"):
+            window = slice(row, row + count)
+            built = occupancy_ground_truth(sweeps[window], level @ poses[window], rule=rule)
+            same = built.occupied == exact.occupied
+            shares = {
+                "visible_to_the_camera": same[exact.visible],
+                "visible_to_the_first_sweep": same[built.visible],
+                "visible_to_neither": same[~exact.visible & ~built.visible],
+                "hidden_from_the_camera": same[~exact.visible],
+                "occupied_exactly": built.occupied[exact.occupied],
+                "all": same,
+            }
+            for name, cells in shares.items():
+                found.setdefault(f"{rule}: {name}", []).append(float(cells.mean()))
+    return {"sweeps": count, "keys": keys} | {name: round(float(np.mean(v)), 3) for name, v in found.items()}
+
+
 def main() -> None:
     """Print the figures of a world."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -113,7 +146,8 @@ def main() -> None:
         write_calibration(root, config)
         behind = hidden(root, config, options.frames)
         result = {"benchmark": "synthetic_world", "world": options.world, "version": generate.WORLD_VERSION}
-        result |= cost(root / "timed", config, index, options.frames) | {"hidden": behind}
+        result |= {"hidden": behind, "agreement_of_lidar_and_exact": agreement(root, config, keys=5)}
+        result |= cost(root / "timed", config, index, options.frames)
     print(json.dumps(result, indent=1))
 
 

@@ -120,16 +120,8 @@ class DriveWriter:
         """Write the images, the sweep and the truth of one frame."""
         world = self.world.at(row)
         config, file = self.config, f"{row + FIRST_FRAME:010d}"
-        sweep = render.sweep(
-            world,
-            self._scene_from(self.rig.imu_from_lidar, row),
-            self._rng("lidar", row),
-            config.lidar_points,
-            config.lidar_noise,
-            config.lidar_dropout,
-        )
         folder = self.root / "data_3d_raw" / self.name / "velodyne_points" / "data"
-        write_atomically(folder / f"{file}.bin", sweep.astype("<f4").tobytes())
+        write_atomically(folder / f"{file}.bin", self.sweep(row).astype("<f4").tobytes())
         truth = {}
         for camera, view in self.views.items():
             pose = self._scene_from(self.rig.imu_from_camera[camera], row)
@@ -142,6 +134,18 @@ class DriveWriter:
                 truth[camera] = pack_truth(picture.depth, picture.instance)
         for camera in reversed(STEREO):
             write_atomically(truth_path(self.root, self.name, camera, row + FIRST_FRAME), truth[camera])
+
+    def sweep(self, row: int) -> Float32:
+        """Return the LiDAR sweep [N, 4] of a frame: x, y, z in its own frame and intensity."""
+        config = self.config
+        return render.sweep(
+            self.world.at(row),
+            self._scene_from(self.rig.imu_from_lidar, row),
+            self._rng("lidar", row),
+            config.lidar_points,
+            config.lidar_noise,
+            config.lidar_dropout,
+        )
 
     def _scene_from(self, imu_from_sensor: Float64, row: int) -> Float64:
         pose = self.scene.world_from_imu[row] @ imu_from_sensor
