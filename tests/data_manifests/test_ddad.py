@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ddad_tree import CAMERAS, SCENE, SECOND, SIZE, START, STEP, TRAIN, YAWS, DdadTree, edit, make_ddad
 
-from vipocc import cli
+from vipocc import cli, config
 from vipocc.config import root_schema
 from vipocc.data_manifests import stage
 from vipocc.data_manifests.config import DataConfig
@@ -23,6 +23,7 @@ from vipocc.errors import DataError
 from vipocc.geometry.cameras import Pinhole
 from vipocc.geometry.ndc import resize_intrinsics
 from vipocc.geometry.poses import relative
+from vipocc.model.network import ViPOcc
 from vipocc.stores import StoreReader, verify
 from vipocc.workspace import Workspace
 
@@ -237,16 +238,16 @@ def test_lists_of_one_s_own(tree: DdadTree, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "train_files.txt").write_text(f"{SCENE} 0000000001 l\n{SECOND} 0000000000 l\n")
     workspace = Workspace.create(tmp_path / "workspace", "ddad", tree.root)
-    config = root_schema()(data=DataConfig(split=str(folder), image_size=(32, 96)))
-    manifest = stage.ensure_indexed(workspace, config)
+    whole = root_schema()(data=DataConfig(split=str(folder), image_size=(32, 96)))
+    manifest = stage.ensure_indexed(workspace, whole)
     assert {group: rows.tolist() for group, rows in manifest.needed("train").items()} == {
         (SCENE, "CAMERA_01"): [1, 2],
         (SECOND, "CAMERA_01"): [0, 1],
     }
-    assert view_offsets("ddad", "CAMERA_01", config.data) == [("CAMERA_01", 0), ("CAMERA_01", 1)]
+    assert view_offsets("ddad", "CAMERA_01", whole.data) == [("CAMERA_01", 0), ("CAMERA_01", 1)]
     (folder / "train_files.txt").write_text(f"{SCENE} 0000000001 r\n")
     with pytest.raises(DataError, match="right camera, which ddad has not"):
-        stage.ensure_indexed(workspace, config)
+        stage.ensure_indexed(workspace, whole)
 
 
 def test_cameras_are_prepared_on_request(tree: DdadTree, tmp_path: Path) -> None:
@@ -321,3 +322,19 @@ def test_what_reports_say() -> None:
     assert "DDAD.tar" in reader.way_out("ddad_train_val/000150/rgb/CAMERA_01/1.png")
     assert "occupancy" not in reader.products
     assert reader.mask(Path("nowhere"), SCENE, "CAMERA_01") is None
+
+
+def test_evaluation_says_that_test_truth_is_not_public(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = make_ddad(tmp_path / "root", {SCENE: 1})
+    trained = config.load("demo", overrides=["data.image_size=[64,96]"])
+    ViPOcc(trained.model, trained.data.convention).save_pretrained(tmp_path / "checkpoint", config.as_dict(trained))
+    options = ["-C", str(tmp_path / "w")]
+    assert run("init", "--dataset", "ddad", "--root", str(tree.root), "--preset", "demo", *options) == 0
+    evaluate = ["eval", "depth", "--device", "cpu", "--checkpoint", str(tmp_path / "checkpoint"), *options]
+    capsys.readouterr()
+    assert run(*evaluate) == 2
+    assert "it lists none" in capsys.readouterr().err
+    assert run(*evaluate, "--split", "val") == 0
+    assert "test split is not public" in capsys.readouterr().out
+    report = next((tmp_path / "w/reports").glob("*/report.json"))
+    assert any("test split is not public" in note for note in json.loads(report.read_text())["notes"])

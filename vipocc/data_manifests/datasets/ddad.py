@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vipocc.data_manifests.config import DataConfig
-from vipocc.data_manifests.datasets.adapter import Adapter, FileKind, Rig
+from vipocc.data_manifests.datasets.adapter import EVERY_DRIVE, Adapter, FileKind, Quirk, Rig
 from vipocc.data_manifests.datasets.ddad_scene import (
     AGAIN,
     ARCHIVE,
@@ -41,6 +41,20 @@ TRAIN_VAL = "ddad_train_val"
 SCENE_LENGTHS = (50, 100)
 
 
+QUIRKS: tuple[Quirk, ...] = (
+    Quirk(
+        EVERY_DRIVE,
+        "some scenes begin with the samples that another scene ends with",
+        "weiyithu/SurroundDepth issue 18",
+    ),
+    Quirk(
+        EVERY_DRIVE,
+        "dates of many scenes lie in the 25th century, for they count 0.1 microseconds; they are read as such",
+        "scene 000150 itself: ten samples a second, and a way that fits a street at that rate only",
+    ),
+)
+
+
 class Ddad(Adapter):
     """DDAD: six cameras all around and several LiDARs, whose points come as one cloud; no stereo pair."""
 
@@ -48,8 +62,9 @@ class Ddad(Adapter):
     licence = "CC BY-NC-SA 4.0, not for commercial use"
     rig = Rig((CAMERAS[0],))
     splits: ClassVar[Mapping[str, str]] = {"val": "ddad_val.json"}
+    quirks: ClassVar[tuple[Quirk, ...]] = QUIRKS
     notes = (
-        "The depth of DDAD's test split is not public, so figures are of its 50 validation scenes (3,950 front images)",
+        "The depth of DDAD's test split is not public, so figures are of its 50 validation scenes (3,950 front images).",
     )
     # A cloud is put together from several scanners and its origin is none of them, so that what a scan passed through
     # on its way, which occupancy ground truth rests on, cannot be told from it.
