@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -102,3 +103,19 @@ def test_a_fault_ends_the_run(tmp_path: Path) -> None:
         run(store(tmp_path), wanted(), computer, OverlapExecutor("cuda:7"))
     assert computer.state == "closed"
     assert len(computer.seen) < ROWS
+
+
+@pytest.mark.parametrize(
+    ("devices", "workers", "overlaps"),
+    [(("cuda:0",), 1, True), (("cpu",), 1, False), (("cuda:0",), 2, False), (("cuda:0", "cuda:1"), 1, False)],
+)
+def test_depth_on_one_gpu_overlaps(devices: tuple[str, ...], workers: int, overlaps: bool) -> None:
+    from vipocc.priors.commands import _executor
+    from vipocc.priors.config import DepthConfig
+    from vipocc.priors.depth.computer import DepthComputer
+
+    job = SimpleNamespace(computer=DepthComputer(Path("frames.zarr"), DepthConfig()))
+    chosen = _executor(job, devices, workers, {"scheduler": None})  # type: ignore[arg-type]
+    assert isinstance(chosen, OverlapExecutor) == overlaps
+    job.computer = Counting()
+    assert not isinstance(_executor(job, devices, workers, {"scheduler": None}), OverlapExecutor)  # type: ignore[arg-type]
