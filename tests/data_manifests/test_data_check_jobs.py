@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from kitti_raw_tree import RawTree, make_raw_tree
 from kitti_tree import DRIVE, SECOND, Tree, make_tree
 
 from vipocc import cli
+from vipocc.data_manifests import stage
 from vipocc.data_manifests.check import JOBS, check
 from vipocc.data_manifests.check.needs import window
 from vipocc.data_manifests.config import DataConfig
@@ -236,3 +238,20 @@ def test_quirks_name_their_source_and_ranges(name: str) -> None:
         assert quirk.fact
         assert quirk.source
         assert all(len(expand(ranges)) for ranges in quirk.unpublished.values())
+
+
+def test_costs_of_preparation_are_those_that_preparation_says(tree: Tree, config: DataConfig, tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "workspace", "kitti-360", tree.root)
+    root = SimpleNamespace(data=config.model_copy(update={"sweeps": 3}))
+    manifest = stage.index(workspace, root).manifest
+    costs = {cost.stage: cost for cost in check(tree.root, "kitti-360", root.data).costs}
+    for split in ("val", "test"):
+        for job in stage.plan_jobs(workspace, root.data, manifest, split, ("lidar", "occupancy")):
+            cost = costs[job.kind]
+            assert cost.rows == 2 * job.plan().missing
+            assert cost.bytes == pytest.approx(cost.rows * job.bytes_per_row)
+            assert cost.seconds == pytest.approx(cost.rows * job.seconds_per_row)
+    (frames,) = stage.plan_jobs(workspace, root.data, manifest, "all", ("frames",))
+    assert costs["frames"].rows == frames.plan().missing
+    assert costs["frames"].bytes == pytest.approx(costs["frames"].rows * frames.bytes_per_row)
+    assert costs["frames"].seconds == pytest.approx(costs["frames"].rows * frames.seconds_per_row)

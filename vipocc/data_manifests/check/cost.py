@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vipocc.data_manifests import rates
 from vipocc.data_manifests.check.needs import Needs
 from vipocc.data_manifests.check.report import Cost
 from vipocc.data_manifests.config import DataConfig
@@ -21,14 +22,8 @@ _DEPTH_SECONDS = 1 / 59
 _INSTANCES_SECONDS = 1 / 60 + 1 / 30
 _ANCHORS_SECONDS = 0.025
 
-#: Bytes of a stored pixel, compressed: street images, sparse LiDAR depth, float16 depth, instance masks.
-_FRAME_PIXEL, _LIDAR_PIXEL, _DEPTH_PIXEL, _MASK_PIXEL = 2.4, 1.1, 0.85, 0.06
-
-#: Bytes of a row besides its pixels: occupancy ground truth; instance records; 25 draws of 64 anchors.
-_OCCUPANCY_BYTES, _RECORD_BYTES, _ANCHORS_BYTES = 2500, 500, 4 * 25 * 64
-
-#: Seconds of one core: decoding a raw pixel, writing a prepared one, one sweep into a depth map or into occupancy.
-_DECODE, _WRITE, _SWEEP = 32e-9, 40e-9, 0.03
+#: Bytes of a stored pixel of float16 depth and of instance masks, of instance records, of 25 draws of 64 anchors.
+_DEPTH_PIXEL, _MASK_PIXEL, _RECORD_BYTES, _ANCHORS_BYTES = 0.85, 0.06, 500, 4 * 25 * 64
 
 
 def estimate_costs(
@@ -49,14 +44,34 @@ def estimate_costs(
     images = _images(manifest, jobs)
     rows = sum(len(of) for of in images.values())
     raw = sum(len(of) * _raw_pixels(manifest, *place) for place, of in images.items())
-    costs = [Cost("frames", rows, rows * pixels * _FRAME_PIXEL, (_DECODE * raw + rows * pixels * _WRITE) / cores, here)]
+    costs = [
+        Cost(
+            "frames",
+            rows,
+            rows * pixels * rates.FRAME_BYTES_PER_PIXEL,
+            (rates.DECODE_SECONDS_PER_PIXEL * raw + rows * pixels * rates.WRITE_SECONDS_PER_PIXEL) / cores,
+            here,
+        )
+    ]
     if "lidar" in products and names & {"validation", "eval-depth"}:
         scans = _swept(manifest, jobs, ("validation", "eval-depth"))
-        costs.append(Cost("lidar", scans, scans * pixels * _LIDAR_PIXEL, scans * _SWEEP / cores, here))
+        costs.append(
+            Cost(
+                "lidar", scans, scans * pixels * rates.LIDAR_BYTES_PER_PIXEL, scans * rates.SWEEP_SECONDS / cores, here
+            )
+        )
     if "occupancy" in products and names & {"validation", "eval-occupancy"}:
         truth = _swept(manifest, jobs, ("eval-occupancy",))
         truth += min(config.val_occupancy, _swept(manifest, jobs, ("validation",)))
-        costs.append(Cost("occupancy", truth, truth * _OCCUPANCY_BYTES, truth * config.sweeps * _SWEEP / cores, here))
+        costs.append(
+            Cost(
+                "occupancy",
+                truth,
+                truth * rates.OCCUPANCY_BYTES_PER_ROW,
+                truth * config.sweeps * rates.SWEEP_SECONDS / cores,
+                here,
+            )
+        )
     if names & {"priors", "train"}:
         stereo = _images(manifest, [job for job in jobs if job.job in ("priors", "train")], manifest.dataset)
         of = sum(len(some) for some in stereo.values())
@@ -75,7 +90,7 @@ def training_bytes(manifest: Manifest, config: DataConfig, train: Needs) -> floa
     every = sum(len(rows) for rows in _images(manifest, [train]).values())
     stereo = sum(len(rows) for rows in _images(manifest, [train], manifest.dataset).values())
     priors = (_DEPTH_PIXEL + _MASK_PIXEL) * pixels + _RECORD_BYTES + _ANCHORS_BYTES
-    return every * pixels * _FRAME_PIXEL + stereo * priors
+    return every * pixels * rates.FRAME_BYTES_PER_PIXEL + stereo * priors
 
 
 def _images(

@@ -15,6 +15,7 @@ from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.preparation.computer import ManifestComputer
 from vipocc.data_manifests.preparation.inputs import scan_refs
 from vipocc.data_manifests.preparation.job import ELSEWHERE, Job, Rows
+from vipocc.data_manifests.rates import LIDAR_BYTES_PER_PIXEL, SWEEP_SECONDS
 from vipocc.data_manifests.views import prepared_intrinsics, rig
 from vipocc.geometry.ndc import intrinsics_to_ndc
 from vipocc.geometry.poses import relative
@@ -60,8 +61,8 @@ def plan_lidar(manifest: Manifest, manifest_path: Path, store: Path, config: Dat
         {f"{sequence}/{camera}": manifest.frame_ids(sequence) for sequence, camera in rows},
         requests,
         LidarComputer(manifest_path, manifest.dataset, manifest.root, config),
-        seconds_per_row=0.03,
-        bytes_per_row=1.1 * float(np.prod(config.image_size)),
+        seconds_per_row=SWEEP_SECONDS,
+        bytes_per_row=LIDAR_BYTES_PER_PIXEL * float(np.prod(config.image_size)),
         notes=(f"{skipped:,} frames have no LiDAR sweep",) if skipped else (),
     )
 

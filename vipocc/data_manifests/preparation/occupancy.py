@@ -29,6 +29,7 @@ from vipocc.data_manifests.preparation.computer import ManifestComputer
 from vipocc.data_manifests.preparation.inputs import scan_refs, sweep_rows
 from vipocc.data_manifests.preparation.job import ELSEWHERE, Job, Json, Rows
 from vipocc.data_manifests.preparation.lidar import lidar_rows
+from vipocc.data_manifests.rates import OCCUPANCY_BYTES_PER_ROW, SWEEP_SECONDS
 from vipocc.data_manifests.views import rig
 from vipocc.stores import ArraySpec, Request, Store, StoreSpec, Unit, file_ref, requests_for
 from vipocc.stores.spec import same_inputs
@@ -126,8 +127,8 @@ def plan_occupancy(
         frame_ids,
         requests,
         OccupancyComputer(manifest_path, manifest.dataset, manifest.root, config, objects=objects),
-        seconds_per_row=0.03 * used / max(1, sum(len(request.rows) for request in requests)),
-        bytes_per_row=2500.0,
+        seconds_per_row=SWEEP_SECONDS * used / max(1, sum(len(request.rows) for request in requests)),
+        bytes_per_row=OCCUPANCY_BYTES_PER_ROW,
         notes=(
             *((f"{skipped:,} frames have too few LiDAR sweeps for occupancy ground truth",) if skipped else ()),
             *((f"{short:,} frames accumulate fewer sweeps than published, for some are missing",) if short else ()),
