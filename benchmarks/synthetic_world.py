@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import resource
 import tempfile
 import time
@@ -146,6 +147,7 @@ def main() -> None:
         write_calibration(root, config)
         behind = hidden(root, config, options.frames)
         result = {"benchmark": "synthetic_world", "world": options.world, "version": generate.WORLD_VERSION}
+        result["machine"] = platform.processor() or platform.machine()
         result |= {"hidden": behind, "agreement_of_lidar_and_exact": agreement(root, config, keys=5)}
         result |= cost(root / "timed", config, index, options.frames)
     print(json.dumps(result, indent=1))

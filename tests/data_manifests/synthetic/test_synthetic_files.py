@@ -9,6 +9,7 @@ from kitti_files import Files, four
 
 from vipocc.data_manifests.synthetic.exact import ExactTruth
 from vipocc.data_manifests.synthetic.generate import split_lines
+from vipocc.data_manifests.synthetic.layout import drives
 
 TRAIN, TEST = "synthetic_drive_0000_sync", "synthetic_drive_0001_sync"
 
@@ -121,6 +122,27 @@ def test_drives_differ_in_layout_palette_and_light(world):
     assert a.look["asphalt"] != b.look["asphalt"]
     assert a.street.half_width != b.street.half_width
     assert len(a.shape) != len(b.shape)
+
+
+def test_the_adapter_lists_the_drives_and_keys_of_the_world(files):
+    from vipocc.data_manifests.config import DataConfig
+    from vipocc.data_manifests.datasets import adapter
+
+    reader = adapter("synthetic")
+    truth = ExactTruth(files.root)
+    tables = reader.index(files.root)
+    assert list(tables) == [name for name, _, _ in drives(truth.config)]
+    lists = reader.lists(files.root, DataConfig())
+    for split in ("train", "test"):
+        lines = [line.split() for line in split_lines(truth.config, split)]
+        listed = {(name, side): [int(f) for n, f, s in lines if (n, s) == (name, side)] for name, _, side in lines}
+        assert {drive: list(frames) for drive, frames in lists.frames.get(split, {}).items()} == listed
+    before = reader.state(files.root)
+    assert before == reader.state(files.root)
+    for name, _, frames in drives(truth.config):
+        sizes = tables[name].cameras["image_02"].file_size
+        assert len(sizes) == frames
+        assert np.all(sizes > 0)
 
 
 def test_the_kitti_360_adapter_reads_it(files):
