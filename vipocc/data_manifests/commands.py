@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,7 @@ def index_command(app: App, no_auto: bool) -> None:
 @data.command("prepare")
 @_SPLIT
 @click.option(
-    "--kinds", default="frames,lidar,occupancy", show_default=True, metavar="LIST", help="What to prepare, by commas."
+    "--kinds", metavar="LIST", help="Of frames, lidar, occupancy, by commas [default: all that the dataset has]."
 )
 @click.option(
     "--cameras",
@@ -106,34 +107,81 @@ def index_command(app: App, no_auto: bool) -> None:
 )
 @click.option("--no-auto", is_flag=True, help="Refuse to generate an absent synthetic world.")
 @_JOBS
+@click.option("--shard", metavar="I/N", help="Do only part I of N (from 0), for array jobs.")
+@click.option("--scheduler", metavar="tcp://…", help="Run on the workers of a dask.distributed cluster.")
+@click.option("--dry-run", is_flag=True, help="Say how many rows and bytes and how much time; write nothing.")
 @click.option(
     "--device", default="cpu", show_default=True, metavar="DEVICE", help="cpu or cuda[:N], for occupancy ground truth."
 )
 @workspace_options
 @pass_app
 def prepare_command(
-    app: App, split: str, kinds: str, cameras: Cameras, no_auto: bool, jobs: int | None, device: str
+    app: App, /, split: str, kinds: str | None, cameras: Cameras, no_auto: bool, dry_run: bool, **means: Any
 ) -> None:
     """Decode, rectify and resize images; rasterise LiDAR depth; build occupancy ground truth.
 
     Resumes where an earlier run stopped.
     """
     from vipocc.data_manifests import stage
+    from vipocc.data_manifests.datasets import adapter
     from vipocc.data_manifests.ground_truth.devices import check_device
+    from vipocc.stores import parse_shard
 
     workspace, config = app.workspace, app.config
-    chosen = tuple(kind.strip() for kind in kinds.split(",") if kind.strip())
+    chosen = adapter(workspace.dataset).products
+    if kinds is not None:
+        chosen = tuple(kind.strip() for kind in kinds.split(",") if kind.strip())
+    stage.refuse_unknown_kinds(workspace.dataset, chosen)
+    part = parse_shard(means["shard"]) if means["shard"] else None
+    jobs, device = means["jobs"], means["device"]
     height, width = config.data.image_size
     app.say(
         f"preparing {', '.join(chosen)} of {workspace.dataset} at {height}x{width}, split {split} "
         f"of {config.data.split or 'its own lists'}"
     )
     check_device(device)
+    if dry_run:
+        _dry_run(app, split, chosen, cameras, part, jobs or stage.cores())
+        return
     stage.ensure_world(workspace, config, auto=not no_auto, jobs=jobs)
-    manifest = stage.ensure_prepared(workspace, config, split, chosen, cameras, jobs=jobs, device=device)
+    manifest = stage.ensure_prepared(
+        workspace, config, split, chosen, cameras, jobs=jobs, device=device, part=part, scheduler=means["scheduler"]
+    )
     for name in ("train", "val", "test") if split == "all" else (split,):
         app.say(f"{name}: {_count(manifest, name):,} samples" + _reasons(manifest.left_out.get(name, {})))
-    app.say(f"everything of {', '.join(chosen)} is in {workspace.store(chosen[0]).parent}")
+    share = "everything" if part is None else f"part {part[0]} of {part[1]}"
+    app.say(f"{share} of {', '.join(chosen)} is in {workspace.store(chosen[0]).parent}")
+
+
+def _dry_run(
+    app: App, split: str, kinds: Sequence[str], cameras: Cameras, part: tuple[int, int] | None, jobs: int
+) -> None:
+    """Say what `data prepare` would do; writes nothing."""
+    from vipocc.data_manifests import stage
+    from vipocc.data_manifests.synthetic.generate import estimate, is_complete
+    from vipocc.progress import duration, size
+
+    workspace, config = app.workspace, app.config
+    if workspace.dataset == "synthetic" and not is_complete(workspace.root, config.data.world):
+        seconds, count = estimate(config.data.world, jobs)
+        app.say(
+            f"the synthetic world would be generated first: {config.data.world.frames:,} frames, "
+            f"about {duration(seconds)}, {size(count)}; its rows are counted once it is there"
+        )
+        return
+    manifest = stage.index(workspace, config).manifest
+    stage.require_samples(manifest, split)
+    processes = f"{jobs} process" + ("" if jobs == 1 else "es")
+    for work in stage.plan_jobs(workspace, config.data, manifest, split, kinds, cameras):
+        job = work if part is None else work.part(*part)
+        plan = job.plan()
+        took = duration(plan.missing * job.seconds_per_row / jobs)
+        app.say(
+            f"{job.kind}: {plan.missing:,} of {plan.rows:,} rows would be made, "
+            f"{size(plan.missing * job.bytes_per_row)}, about {took} in {processes}"
+        )
+        for note in job.notes:
+            app.say(f"note: {note}")
 
 
 @data.command("contact-sheet")

@@ -20,6 +20,7 @@ from vipocc.data_manifests.roles import assign_roles, refuse_overlap
 from vipocc.data_manifests.synthetic.generate import estimate, generate, is_complete
 from vipocc.errors import DataError, MissingInputError, UsageError
 from vipocc.progress import duration, say, size
+from vipocc.stores.space import refuse_without_space
 from vipocc.workspace import Workspace
 
 _INDEX_VERSION = 1
@@ -62,6 +63,8 @@ def ensure_prepared(
     auto: bool = True,
     jobs: int | None = None,
     device: str = "cpu",
+    part: tuple[int, int] | None = None,
+    scheduler: str | None = None,
 ) -> Manifest:
     """Return the manifest with everything of `kinds` in the stores that the split's samples need.
 
@@ -76,15 +79,16 @@ def ensure_prepared(
         auto: make what is missing; else refuse.
         jobs: processes, by default one for each core.
         device: cpu, or cuda for what can make use of it (occupancy).
+        part: only part (i, n), i from 0, of the units, for array jobs.
+        scheduler: address of a dask cluster's scheduler, whose workers do it.
 
     Raises:
         MissingInputError: something is missing and `auto` is not set.
         DeviceError: there is no such device.
+        StoreError: what is missing does not fit on the disk.
         DataError: the split has no usable sample, or an input file is wrong; nothing is written then.
     """
-    unknown = [kind for kind in kinds if kind not in preparation.KINDS]
-    if unknown:
-        raise UsageError(f"'{unknown[0]}' cannot be prepared", fix=f"use {', '.join(preparation.KINDS)}")
+    refuse_unknown_kinds(workspace.dataset, kinds)
     check_device(device)
     workers = jobs or cores()
     ensure_world(workspace, config, auto=auto, jobs=workers)
@@ -92,8 +96,22 @@ def ensure_prepared(
     manifest = indexed.manifest
     require_samples(manifest, split)
     work = plan_jobs(workspace, config.data, manifest, split, kinds, cameras)
-    _carry_out(workspace, indexed, work, split, auto=auto, workers=workers, device=device)
+    if part is not None:
+        work = [job.part(*part) for job in work]
+    _carry_out(workspace, indexed, work, split, auto=auto, workers=workers, device=device, scheduler=scheduler)
     return manifest
+
+
+def refuse_unknown_kinds(dataset: str, kinds: Sequence[str]) -> None:
+    """Raise `UsageError` if one of the kinds is none, or cannot be prepared from the dataset."""
+    products = adapter(dataset).products
+    if not kinds:
+        raise UsageError("there is nothing to prepare", fix=f"use {', '.join(products)}")
+    for kind in kinds:
+        if kind not in preparation.KINDS:
+            raise UsageError(f"'{kind}' cannot be prepared", fix=f"use {', '.join(products)}")
+        if kind not in products:
+            raise UsageError(f"{kind} cannot be prepared from {dataset}", fix=f"use {', '.join(products)}")
 
 
 def ensure_validation(workspace: Workspace, config: Any, *, jobs: int | None = None) -> None:
@@ -126,6 +144,7 @@ def _carry_out(
     auto: bool,
     workers: int,
     device: str = "cpu",
+    scheduler: str | None = None,
 ) -> None:
     """Do what is missing of the jobs, saying so, once their inputs have been looked at."""
     todo = [(job, job.plan().missing) for job in work]
@@ -137,6 +156,12 @@ def _carry_out(
         )
     for job, _ in todo:
         preparation.refuse_bad_inputs(indexed.manifest, job)
+    refuse_without_space(
+        workspace.store("frames").parent,
+        sum(missing * job.bytes_per_row for job, missing in todo),
+        " and ".join(f"{missing:,} rows of {job.kind}" for job, missing in todo),
+        "use a workspace on another disk (`vipocc init -C FOLDER`)",
+    )
     if indexed.fresh:
         indexed.manifest.save(workspace.manifest)
     for job, missing in todo:
@@ -144,7 +169,7 @@ def _carry_out(
         say(f"preparing {missing:,} rows of {job.kind}: about {took}, {size(missing * job.bytes_per_row)}")
         for note in job.notes:
             say(f"note: {note}")
-        job.run(workers, device)
+        job.run(workers, device, scheduler)
 
 
 def plan_jobs(

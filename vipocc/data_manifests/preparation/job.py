@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from vipocc.data_manifests.preparation.computer import ManifestComputer
-from vipocc.stores import LocalExecutor, Plan, Request, Store, StoreSpec, Summary, plan, run
+from vipocc.stores import (
+    DaskExecutor,
+    Executor,
+    LocalExecutor,
+    Plan,
+    Request,
+    Store,
+    StoreSpec,
+    Summary,
+    plan,
+    run,
+    select,
+)
 
 #: What a store refuses is mended by this: these stores have no second name.
 ELSEWHERE = "use another workspace (`vipocc init -C FOLDER`), or delete the store to have it prepared anew"
@@ -52,15 +64,25 @@ class Job:
         """What is left to do; writes nothing."""
         return plan(self.store, self.requests)
 
-    def run(self, jobs: int = 1, device: str = "cpu") -> Summary:
-        """Make what is missing, in `jobs` processes; on a GPU, what can make use of one, in a single process."""
+    def part(self, index: int, parts: int) -> Job:
+        """Return part `index` of `parts` (from 0): the same disjoint parts on every host."""
+        return replace(self, requests=select(self.requests, index, parts))
+
+    def run(self, jobs: int = 1, device: str = "cpu", scheduler: str | None = None) -> Summary:
+        """Make what is missing, in `jobs` processes; on a GPU, what can make use of one, in a single process.
+
+        With `scheduler`, the address of a dask cluster's, its workers do it instead.
+        """
         missing = self.plan().missing
         if not missing:
             return Summary(0, 0, sum(len(request.rows) for request in self.requests), 0.0)
         store = Store.create_or_open(self.path, self.spec, self.root)
         for group, ids in self.frame_ids.items():
             store.ensure_group(group, ids)
-        if device != "cpu" and self.computer.uses_device:
+        executor: Executor
+        if scheduler is not None:
+            executor = DaskExecutor(scheduler, device if self.computer.uses_device else "cpu")
+        elif device != "cpu" and self.computer.uses_device:
             executor = LocalExecutor((device,))
         else:
             executor = LocalExecutor(workers=jobs if missing >= WORTH_PROCESSES else 1)
