@@ -198,7 +198,8 @@ def index_scene(root: Path, folder: Path, file: str) -> SequenceTable:
             model=model,
             paths=pa.array([f"{prefix}/{path}" for path in track.files], pa.string()),
             file_size=held,
-            world_from_camera=track.world_from_sensor,
+            # A copy, for the scene is kept and given out again.
+            world_from_camera=track.world_from_sensor.copy(),
             roles=np.zeros(count, np.uint16),
             unposed=others,
         )
@@ -207,8 +208,8 @@ def index_scene(root: Path, folder: Path, file: str) -> SequenceTable:
     scans = [f"{prefix}/{path}" if found else None for path, found in zip(lidar.files, there, strict=True)]
     return SequenceTable(
         frame_ids=np.arange(count),
-        timestamp=scene.seconds,
-        world_from_lidar=lidar.world_from_sensor,
+        timestamp=scene.seconds.copy(),
+        world_from_lidar=lidar.world_from_sensor.copy(),
         lidar_paths=pa.array(scans, pa.string()),
         cameras=cameras,
     )
