@@ -1,7 +1,7 @@
 """The `vipocc` command: the root Click group, options that commands share, and errors turned into messages.
 
 Sub-commands are loaded when they are called, so `vipocc --help` imports neither torch nor zarr. Exit codes: 0 done,
-1 a fault of ours, 2 a mistake on the user's side, 130 interrupted.
+1 a fault of ours, 2 a mistake on the user's side, 3 a gap that `data check --for` was asked about, 130 interrupted.
 """
 
 from __future__ import annotations
