@@ -26,6 +26,7 @@ import numpy as np
 
 from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.ground_truth.agreement import agreement
+from vipocc.data_manifests.ground_truth.boxes import ObjectBox
 from vipocc.data_manifests.ground_truth.occupancy import (
     SLICE_GRID,
     OccupancyTruth,
@@ -60,6 +61,7 @@ class Drive:
         boxes = reader.boxes(root, sequence)
         assert boxes is not None
         self.boxes = boxes
+        self._movers: dict[int, list[ObjectBox]] = {}
 
     def built(self, row: int, rule: Any) -> OccupancyTruth:
         """Ground truth from the sweeps of a row and those after it."""
@@ -93,30 +95,41 @@ class Drive:
         points, found = self.points(row), np.zeros(len(slice_grid()), np.bool_)
         middle = points.mean(0)
         for at in self.window(row):
-            for box in self.boxes(int(self.table.frame_ids[at])):
-                if box.moving and np.linalg.norm(box.world_from_box[:2, 3] - middle[:2]) < 15:
+            for box in self.movers(int(at)):
+                if np.linalg.norm(box.world_from_box[:2, 3] - middle[:2]) < 15:
                     found |= replace(box, size=box.size + 1.0).contains(points)
         return found.reshape(SLICE_GRID.shape)
 
+    def movers(self, row: int) -> list[ObjectBox]:
+        """Boxes of what moves, at a row's time."""
+        if row not in self._movers:
+            self._movers[row] = [box for box in self.boxes(int(self.table.frame_ids[row])) if box.moving]
+        return self._movers[row]
 
-def measure(drive: Drive, rows: list[int], rule: Any) -> dict[str, Any]:
-    """Agreement over the rows, as shares."""
-    total: dict[str, Any] = {}
+
+def measure(drive: Drive, rows: list[int]) -> dict[str, dict[str, Any]]:
+    """Agreement by rule over the rows, as shares."""
+    totals: dict[str, dict[str, Any]] = {"official": {}, "paper": {}}
     for row in rows:
-        built = drive.built(row, rule)
+        built = {rule: drive.built(row, rule) for rule in totals}
         exact = OccupancyTruth(*drive.exact.occupancy(drive.sequence, int(drive.table.frame_ids[row])))
         # By the rule without tolerance, occupied is what no sweep sees.
-        unseen = built.occupied if rule == "paper" else drive.built(row, "paper").occupied
-        causes = {
-            "slab": drive.slab(row), "moving": drive.moving(row), "not_seen": unseen, "rule": built.occupied & ~unseen
-        }  # fmt: skip
-        for name, value in agreement(built, exact, causes).items():
-            if isinstance(value, dict):
-                held = total.setdefault(name, {})
-                for cause, count in value.items():
-                    held[cause] = held.get(cause, 0) + count
-            else:
-                total[name] = total.get(name, 0) + value
+        unseen, slab, moving = built["paper"].occupied, drive.slab(row), drive.moving(row)
+        for rule, total in totals.items():
+            causes = {"slab": slab, "moving": moving, "not_seen": unseen, "rule": built[rule].occupied & ~unseen}
+            _add(total, agreement(built[rule], exact, causes))
+    return {rule: _shares(total) for rule, total in totals.items()}
+
+
+def _add(total: dict[str, Any], more: dict[str, Any]) -> None:
+    for name, value in more.items():
+        if isinstance(value, dict):
+            _add(total.setdefault(name, {}), value)
+        else:
+            total[name] = total.get(name, 0) + value
+
+
+def _shares(total: dict[str, Any]) -> dict[str, Any]:
     visible = total["visible_cells"]
     return {
         "agreement_visible": round(total["visible_agree"] / visible, 4),
@@ -159,7 +172,7 @@ def main() -> None:
             "world": {"seed": options.seed, "traffic": options.traffic, "drive_frames": options.drive_frames},
             "sweeps": options.sweeps,
             "frames": len(rows),
-            **{rule: measure(drive, rows, rule) for rule in ("official", "paper")},
+            **measure(drive, rows),
         }
         result["seconds"] = round(time.perf_counter() - start, 1)
     print(json.dumps(result))
