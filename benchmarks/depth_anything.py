@@ -182,7 +182,7 @@ def measure(options: argparse.Namespace, folder: Path, cuda: bool) -> dict[str, 
     )
     plain = DepthAnything(exact, options.device)
     rates = {"published_img_s": published(plain, files, folder / "published")}
-    full = plain(images[:20])
+    full = plain(images[: min(20, options.images)])
     del plain
     computer = DepthComputer(folder / "frames.zarr", config)
     rates["ours_img_s"], found = ours(computer, folder, options.images, options.device)

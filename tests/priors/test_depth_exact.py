@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from vipocc.errors import CheckpointError, ConfigError
 from vipocc.priors.config import DepthConfig
 from vipocc.priors.depth import official
-from vipocc.priors.depth.depth_anything import DepthAnything, depth_fingerprint
+from vipocc.priors.depth.depth_anything import DepthAnything, _use_bfloat16, depth_fingerprint
 from vipocc.priors.depth.loading import load_network
 from vipocc.priors.depth.official import Encoder, encoder_of, from_official, max_depth_of, to_official
 from vipocc.priors.depth.positions import stretch
@@ -351,6 +351,20 @@ def test_memory_running_out_changes_nothing_but_the_batch(
     np.testing.assert_allclose(model(images), calm, rtol=2e-4)
     assert sizes == [3, 1, 1, 1]
     assert model.batch.size == 1
+
+
+def test_bfloat16_leaves_depth_itself_in_float32(tiny: dict[str, Path], picture: np.ndarray) -> None:
+    """On the CPU, which the command refuses, by the same arithmetic as on CUDA."""
+    full = DepthAnything(config(tiny["depth"]))(picture[None])
+    model = DepthAnything(config(tiny["depth"]))
+    model.config = model.config.model_copy(update={"dtype": "bfloat16"})
+    _use_bfloat16(model.network)
+    assert model.network.backbone.embeddings.position_embeddings.dtype == torch.float32
+    assert model.network.neck.convs[0].weight.dtype == torch.bfloat16
+    assert model.infer(torch.zeros(1, 3, 56, 182)).dtype == torch.float32
+    half = model(picture[None])
+    assert 1e-5 < np.median(np.abs(half / full - 1)) < 0.005
+    assert len(np.unique(half)) > 10_000  # rounded to bfloat16, depth would have some hundred values
 
 
 def test_loading_leaves_float32_weights_and_no_gradients(tiny: dict[str, Path]) -> None:

@@ -41,7 +41,7 @@ class DepthAnything:
         self.batch = BatchSize(config.batch_size, self.device)
         network = load_network(config, self.weights, values).to(self.device)
         if config.dtype == "bfloat16":
-            _store_bfloat16(network)
+            _use_bfloat16(network)
         if self.device.type == "cuda":
             network = network.to(memory_format=torch.channels_last)
         self.network = network
@@ -57,7 +57,7 @@ class DepthAnything:
                 bilinearly, where its centre lies in the images.
 
         Raises:
-            NonFiniteError: the network gave a number that is not finite; its `image` says which of the batch.
+            NonFiniteError: the network gave a number that is not finite.
             DeviceError: the device ran out of memory, see `BatchSize`.
         """
         height, width = images.shape[1:3]
@@ -138,11 +138,26 @@ def _some(images: torch.Tensor, count: int) -> torch.Tensor:
     return torch.cat((images, images[-1:].expand(missing, -1, -1, -1))) if missing > 0 else images[:count]
 
 
-def _store_bfloat16(network: nn.Module) -> None:
+class _Float32(nn.Module):
+    """A layer that computes in float32 amid bfloat16."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            result: torch.Tensor = self.layer(x.float())
+        return result
+
+
+def _use_bfloat16(network: Any) -> None:
     """Keep the weights of products and convolutions in bfloat16, which is what autocast would turn them into each time.
 
-    The rest (norms, layer scales, positions) and the sum that runs through the blocks stay float32.
+    The rest (norms, layer scales, positions), the sum that runs through the blocks and, from the last layer on, depth
+    itself stay float32: eight bits of mantissa would part depth into steps of half a percent.
     """
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             module.to(torch.bfloat16)
+    network.head.conv3 = _Float32(network.head.conv3.float())
