@@ -295,6 +295,24 @@ def test_native_encoding_is_the_square_one_up_to_what_the_padding_adds(made: Mak
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("size", [(4, 4), (8, 8)])
+def test_fused_attention_is_attention(made: Make, layer: int, size: tuple[int, int]) -> None:
+    from vipocc.priors.grounded_sam.attention import fused_attention
+
+    attention = Sam(made()).network.model.vision_encoder.layers[layer].attn  # type: ignore[attr-defined]
+    hidden = torch.randn(3, *size, 24, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for table in (attention.rel_pos_h, attention.rel_pos_w):
+            table.normal_(generator=torch.Generator().manual_seed(2))
+        expected = attention(hidden)[0]
+        got = fused_attention(attention, hidden)
+        for table in (attention.rel_pos_h, attention.rel_pos_w):
+            table.zero_()
+        assert (attention(hidden)[0] - expected).abs().max() > 0.01  # the positions matter
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
 def test_the_effect_of_native_encoding_is_measured_and_alike_in_both_engines(made: Make, images: np.ndarray) -> None:
     boxes = np.array([[20, 20, 90, 80], [150, 30, 300, 90], [5, 5, 315, 90]], np.float32)
     found = [Detections(boxes, np.ones(3, np.float32), np.zeros(3, np.int16))] * 3

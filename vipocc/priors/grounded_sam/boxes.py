@@ -29,17 +29,27 @@ def overlap(first: Boxes, second: Boxes) -> NDArray[np.float64]:
     return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
 
 
-def suppress(boxes: Boxes, scores: NDArray[np.floating], classes: NDArray[np.integer], iou: float) -> NDArray[np.int64]:
+def suppress(
+    boxes: Boxes,
+    scores: NDArray[np.floating],
+    classes: NDArray[np.integer],
+    iou: float,
+    most: int | None = None,
+) -> NDArray[np.int64]:
     """Return the indices of the boxes that stay, best score first: greedy suppression within each class.
 
-    A box goes if it overlaps a better one of its class by more than `iou`. Ties in score keep their order.
+    A box goes if it overlaps a better one of its class by more than `iou`. Ties in score keep their order. At most
+    `most` boxes stay.
     """
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
-    rivals = (overlap(boxes, boxes) > iou) & (classes[:, None] == classes[None])
     gone = np.zeros(len(boxes), bool)
-    kept = []
+    kept: list[int] = []
     for index in order:
+        if len(kept) == most:
+            break
         if not gone[index]:
             kept.append(int(index))
-            gone |= rivals[index]
+            # Of one class, and only where it is kept: the whole table of overlaps is mostly for nothing.
+            rivals = np.flatnonzero(classes == classes[index])
+            gone[rivals] |= overlap(boxes[index : index + 1], boxes[rivals])[0] > iou
     return np.array(kept, np.int64)

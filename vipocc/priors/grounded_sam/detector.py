@@ -115,5 +115,5 @@ def select(
     # A box that lies outside the image, or has no width, has nothing to segment.
     keep = (scores > config.box_threshold) & (classes >= 0) & ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
     boxes, scores, classes = boxes[keep], scores[keep], classes[keep]
-    order = suppress(boxes, scores, classes, config.nms_iou)[:MAX_INSTANCES]
+    order = suppress(boxes, scores, classes, config.nms_iou, MAX_INSTANCES)
     return Detections(boxes[order], scores[order], classes[order].astype(np.int16))

@@ -6,6 +6,9 @@ SAM: longest side 1024, antialiased bilinear, the same normalisation, zeros belo
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -94,10 +97,23 @@ def masks_to_image_reference(logits: torch.Tensor, height: int, width: int, side
     return resized[0] > 0
 
 
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="vipocc-resize")
+
+
 def _normalised(images: NDArray[np.uint8], size: tuple[int, int], device: torch.device | str) -> torch.Tensor:
     """Resize on the CPU, where pillow's antialiasing is, and send bytes, not floats, to where they are normalised."""
     resized = np.empty((len(images), *size, 3), np.uint8)
-    for target, image in zip(resized, images, strict=True):
-        target[:] = np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+    def fill(index: int) -> None:
+        picture = Image.fromarray(images[index]).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        resized[index] = np.asarray(picture)
+
+    # pillow lets go of the interpreter while it resizes: on a GPU, this is what the network would wait for.
+    if len(images) > 1:
+        list(_threads().map(fill, range(len(images))))
+    else:
+        fill(0)
     pixels = torch.from_numpy(resized).to(device).permute(0, 3, 1, 2).float()
     return (pixels / 255 - _MEAN.to(device)) / _STD.to(device)

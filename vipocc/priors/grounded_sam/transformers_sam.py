@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from vipocc.priors.grounded_sam.attention import use_fused_attention
 from vipocc.priors.grounded_sam.networks import SEGMENTER
 from vipocc.priors.grounded_sam.positions import PositionTables
 from vipocc.priors.weights import Weights, load_model
@@ -22,6 +23,7 @@ class TransformersSam(nn.Module):
         vision = self.model.config.vision_config
         self.side, self.patch = int(vision.image_size), int(vision.patch_size)
         encoder = self.model.vision_encoder
+        use_fused_attention(each.attn for each in encoder.layers)
         self._tables = PositionTables(encoder, [each.attn for each in encoder.layers if each.window_size == 0])
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
