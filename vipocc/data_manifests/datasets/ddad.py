@@ -64,7 +64,7 @@ class Ddad(Adapter):
     splits: ClassVar[Mapping[str, str]] = {"val": "ddad_val.json"}
     quirks: ClassVar[tuple[Quirk, ...]] = QUIRKS
     notes = (
-        "The depth of DDAD's test split is not public, so figures are of its 50 validation scenes (3,950 front images).",
+        "The depth of DDAD's test split is not public: figures are of its 50 validation scenes (3,950 front images).",
     )
     # A cloud is put together from several scanners and its origin is none of them, so that what a scan passed through
     # on its way, which occupancy ground truth rests on, cannot be told from it.
