@@ -55,8 +55,7 @@ def init(app: App, dataset: str, root: Path | None, scale: float | None, world: 
         overrides += ("data.world.full_fisheye=true",)
     if app.profile is not None:
         overrides += (f"profile={app.profile}",)
-    # An unknown preset or key is refused before anything is written.
-    chosen = config.load(app.preset or ("demo" if dataset == "synthetic" else None), overrides=overrides)
+    config.load(app.preset, overrides=overrides)  # an unknown preset or key is refused before anything is written
     workspace = Workspace.create(Path(app.workspace_dir or "."), dataset, root, app.preset, overrides)
     own = f", {', '.join(workspace.overrides)}" if workspace.overrides else ""
     app.say(
@@ -67,10 +66,11 @@ def init(app: App, dataset: str, root: Path | None, scale: float | None, world: 
         from vipocc.data_manifests.synthetic.generate import estimate
         from vipocc.progress import duration, size
 
-        seconds, count = estimate(chosen.data.world, cores())
+        chosen = config.load(workspace.preset, overrides=workspace.overrides).data.world
+        seconds, count = estimate(chosen, cores())
         app.say(
-            f"world: {chosen.data.world.drives} drives, {chosen.data.world.frames:,} frames, to be generated in about "
-            f"{duration(seconds)} on {cores()} cores, {size(count)}"
+            f"world: {chosen.drives} drives, {chosen.frames:,} frames, to be generated in about {duration(seconds)} "
+            f"on {cores()} cores, {size(count)}"
         )
         app.say("next: vipocc priors depth --split train")
     else:
