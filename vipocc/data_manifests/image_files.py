@@ -75,14 +75,14 @@ def png_fault(content: bytes) -> str | None:
         return "is empty"
     if not content.startswith(_PNG):
         return "is not a PNG file"
-    at, kind = len(_PNG), b""
+    at, kind, view = len(_PNG), b"", memoryview(content)
     while kind != b"IEND":
         length = int.from_bytes(content[at : at + 4], "big")
         kind = content[at + 4 : at + 8]
         end = at + 8 + length
         if end + 4 > len(content):
             return "is truncated"
-        if zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
             return "is damaged (a checksum differs)"
         at = end + 4
     return None
