@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import ddad_tree
 import kitti_raw_tree
@@ -22,6 +23,8 @@ class Dataset:
     """Content of `<split>_files.txt`; empty for the packaged split."""
     used: frozenset[str]
     """Of every kind of numbered file, one that a sample uses, relative to the root."""
+    spoil_pose: Callable[[Path, str], tuple[str, int]]
+    """Put a value into one rotation of a root; return the file relative to the root and the frame."""
     optional: frozenset[str] = frozenset()
     """Files that may be absent."""
     unread: frozenset[str] = frozenset()
@@ -61,6 +64,28 @@ def _kind(name: str) -> str:
 _K360, _RAW = kitti_tree.DRIVE, kitti_raw_tree.DRIVE
 _RAW_FOLDER = f"{kitti_raw_tree.DAY}/{_RAW}"
 
+
+def _number(root: Path, file: str, line: int, column: int, value: str) -> str:
+    """Put a value in the place of one number of a table; return the file."""
+    lines = (root / file).read_text().split("\n")
+    words = lines[line].split()
+    words[column] = value
+    lines[line] = " ".join(words)
+    (root / file).write_text("\n".join(lines))
+    return file
+
+
+def _quaternion(root: Path, value: str) -> tuple[str, int]:
+    tree = ddad_tree.DdadTree(root)
+
+    def change(content: Any) -> None:
+        # Sample 2: each sample has seven data, of the LiDAR and of six cameras.
+        content["data"][2 * 7 + 1]["datum"]["image"]["pose"]["rotation"]["qw"] = float(value)
+
+    ddad_tree.edit(tree.scene(), change)
+    return tree.scene().relative_to(root).as_posix(), 2
+
+
 KITTI_360 = Dataset(
     "kitti-360",
     lambda root: kitti_tree.make_tree(root, (_K360,), 14),
@@ -76,6 +101,7 @@ KITTI_360 = Dataset(
             f"data_3d_raw/{_K360}/velodyne_points/data/0000000008.bin",
         }
     ),
+    lambda root, value: (_number(root, f"data_poses/{_K360}/poses.txt", 3, 1, value), 4),
 )
 
 KITTI_RAW = Dataset(
@@ -93,6 +119,7 @@ KITTI_RAW = Dataset(
             f"{_RAW_FOLDER}/oxts/data/0000000003.txt",
         }
     ),
+    lambda root, value: (_number(root, f"orb-slam_poses/{_RAW_FOLDER}.txt", 3, 0, value), 3),
     unread=frozenset({f"{_RAW_FOLDER}/image_03/timestamps.txt"}),
     optional=frozenset(
         {
@@ -120,6 +147,7 @@ DDAD = Dataset(
             f"{_BASE}/{ddad_tree.scan_file(1, _SCENE)}",
         }
     ),
+    _quaternion,
 )
 
 DATASETS = {dataset.name: dataset for dataset in (KITTI_360, KITTI_RAW, DDAD)}

@@ -112,6 +112,14 @@ def test_spoilt_text(place: Place, damage: str) -> None:
         os.utime(path.parent, ns=(dates.st_atime_ns, dates.st_mtime_ns))
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "2.5"])
+def test_a_pose_that_is_none_is_refused_with_its_frame(place: Place, value: str) -> None:
+    """One number of the rotation of one frame: not finite, or no rotation any more."""
+    name, frame = place.dataset.spoil_pose(place.root, value)
+    for words in COMMANDS:
+        assert re.search(rf"(frame|sample) {frame}\b", place.refuse(words, name))
+
+
 @pytest.mark.parametrize("damage", ["empty", "half", "page", "size"])
 def test_spoilt_image(place: Place, damage: str) -> None:
     for name in place.files(IMAGES):

@@ -83,8 +83,8 @@ def transform_points(target_from_source: ArrayLike, points: NDArray[Any]) -> NDA
     return np.asarray(points @ rotation + matrix[..., None, :3, 3].astype(points.dtype, copy=False))
 
 
-def check_rigid(transform: ArrayLike, where: object) -> Float64:
-    """Return `transform` [..., 4, 4] as float64, or raise DataError naming `where` and the first offending matrix.
+def check_rigid(transform: ArrayLike, where: object, fix: str = "the file is damaged: download it again") -> Float64:
+    """Return `transform` [..., 4, 4] as float64, or raise DataError naming `where`, the first that is wrong and `fix`.
 
     Refused: NaN or infinity, a last row other than (0, 0, 0, 1), a rotation that is not orthonormal or is mirrored.
     """
@@ -96,7 +96,7 @@ def check_rigid(transform: ArrayLike, where: object) -> Float64:
         if bad.any():
             index = int(np.argmax(bad))
             place = where if len(flat) == 1 else f"{where}, pose {index}"
-            raise DataError(f"pose {fault}", where=place, fix="the file is damaged: download it again")
+            raise DataError(f"pose {fault}", where=place, fix=fix)
 
     finite = np.isfinite(flat).all(axis=(1, 2))
     refuse(~finite, "holds NaN or infinity")

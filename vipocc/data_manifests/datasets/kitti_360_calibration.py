@@ -55,7 +55,9 @@ def read_calibration(folder: Path) -> Calibration:
             imu_from_camera[camera] = raw
     path = folder / "calib_cam_to_velo.txt"
     words = text.read_text(path, CALIBRATIONS).split()
-    lidar_from_camera = text.transform(text.numbers(words, 12, "the transform", path, CALIBRATIONS).reshape(3, 4), path)
+    lidar_from_camera = text.transform(
+        text.numbers(words, 12, "the transform", path, CALIBRATIONS).reshape(3, 4), path, CALIBRATIONS
+    )
     return Calibration(models, imu_from_camera, to_pose.rigid("image_00") @ np.linalg.inv(lidar_from_camera))
 
 
@@ -77,7 +79,7 @@ def read_poses(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if np.any(np.diff(ids) <= 0):
         line = int(np.argmax(np.diff(ids) <= 0)) + 2
         raise DataError(f"frame {int(ids[line - 1])} is out of order or repeated", where=path, fix=VEHICLE_POSES)
-    return ids.astype(np.int64), text.poses_from(table[:, 1:], ids, path)
+    return ids.astype(np.int64), text.poses_from(table[:, 1:], ids, path, VEHICLE_POSES)
 
 
 def _pinhole(pairs: text.Pairs, number: str) -> Pinhole:

@@ -80,4 +80,4 @@ def _pinhole(matrix: np.ndarray, pairs: text.Pairs, number: str) -> Pinhole:
 def _read_rigid(path: Path, fix: str) -> np.ndarray:
     pairs = _read(path, fix)
     rotation, translation = pairs.numbers("R", 9).reshape(3, 3), pairs.numbers("T", 3)
-    return text.transform(np.column_stack([rotation, translation]), path)
+    return text.transform(np.column_stack([rotation, translation]), path, fix)

@@ -95,7 +95,7 @@ def read_orb_slam(path: Path, fix: str) -> tuple[np.ndarray, np.ndarray]:
     lines = text.read_text(path, fix).rstrip().splitlines()
     if len(lines) != len(table):
         raise DataError("a line is blank or a comment, where each stands for a frame", where=path, fix=fix)
-    return ids, text.poses_from(table, ids, path)
+    return ids, text.poses_from(table, ids, path, fix)
 
 
 def read_oxts(folder: Path, fix: str) -> tuple[np.ndarray, np.ndarray]:

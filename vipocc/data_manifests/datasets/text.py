@@ -64,11 +64,11 @@ class Pairs:
 
     def rigid(self, key: str) -> np.ndarray:
         """Return the 3x4 transform of a key as float64 [4, 4]; raises `DataError` if it is not rigid."""
-        return transform(self.numbers(key, 12).reshape(3, 4), self.path)
+        return transform(self.numbers(key, 12).reshape(3, 4), self.path, self.fix)
 
     def rotation(self, key: str) -> np.ndarray:
         """Return the 3x3 rotation of a key as float64 [4, 4]; raises `DataError` if it is none."""
-        return transform(self.numbers(key, 9).reshape(3, 3), self.path)
+        return transform(self.numbers(key, 9).reshape(3, 3), self.path, self.fix)
 
 
 def numbers(words: Sequence[str], count: int, what: str, path: Path, fix: str) -> np.ndarray:
@@ -82,11 +82,11 @@ def numbers(words: Sequence[str], count: int, what: str, path: Path, fix: str) -
     return values
 
 
-def transform(part: np.ndarray, path: Path) -> np.ndarray:
+def transform(part: np.ndarray, path: Path, fix: str) -> np.ndarray:
     """Return the upper [3, 3] or [3, 4] part of a rigid transform as float64 [4, 4]; raises `DataError`."""
     matrix = np.eye(4)
     matrix[: part.shape[0], : part.shape[1]] = part
-    return np.asarray(check_rigid(matrix, path))
+    return np.asarray(check_rigid(matrix, path, fix))
 
 
 def read_numbers(path: Path, columns: int, what: str, fix: str) -> np.ndarray:
@@ -107,15 +107,15 @@ def read_numbers(path: Path, columns: int, what: str, fix: str) -> np.ndarray:
     return table
 
 
-def poses_from(rows: np.ndarray, frames: np.ndarray, path: Path) -> np.ndarray:
+def poses_from(rows: np.ndarray, frames: np.ndarray, path: Path, fix: str) -> np.ndarray:
     """Return 3x4 poses [N, 12] as float64 [N, 4, 4]; raises `DataError` naming the first frame that is not rigid."""
     poses = np.tile(np.eye(4), (len(rows), 1, 1))
     poses[:, :3] = rows.reshape(-1, 3, 4)
-    check_poses(poses, frames, path)
+    check_poses(poses, frames, path, fix)
     return poses
 
 
-def check_poses(poses: np.ndarray, frames: np.ndarray, path: Path) -> None:
+def check_poses(poses: np.ndarray, frames: np.ndarray, path: Path, fix: str) -> None:
     """Raise `DataError` naming the first of the frames whose pose [N, 4, 4] holds NaN or no proper rotation."""
     rotation = poses[:, :3, :3]
     with np.errstate(invalid="ignore"):
@@ -123,7 +123,7 @@ def check_poses(poses: np.ndarray, frames: np.ndarray, path: Path) -> None:
         good = np.isfinite(poses).all(axis=(1, 2)) & (off <= ORTHONORMAL_TOLERANCE) & (np.linalg.det(rotation) > 0)
     if not good.all():
         first = int(np.argmin(good))
-        check_rigid(poses[first], f"frame {int(frames[first])} of {path}")
+        check_rigid(poses[first], f"frame {int(frames[first])} of {path}", fix)
 
 
 def read_timestamps(path: Path) -> np.ndarray | None:
