@@ -72,7 +72,7 @@ def on_device(
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
 
     def load(some: list[np.ndarray]) -> list[DeviceSweep]:
-        loaded = [DeviceSweep.load(sweep, device) for sweep in some]
+        loaded = DeviceSweep.load_all(some, device)
         wait()
         return loaded
 

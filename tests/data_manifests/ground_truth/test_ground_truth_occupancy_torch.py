@@ -20,7 +20,12 @@ from vipocc.errors import DataError, UsageError
 
 
 def on(device: str, sweeps: list[np.ndarray]) -> list[DeviceSweep]:
-    return [DeviceSweep.load(sweep, device) for sweep in sweeps]
+    together = DeviceSweep.load_all(sweeps, device)
+    for one, sweep in zip(together, sweeps, strict=True):
+        alone = DeviceSweep.load(sweep, device)
+        assert torch.equal(one.counts, alone.counts)
+        assert torch.equal(one.points.double(), alone.points.double())
+    return together
 
 
 def differing(got: OccupancyTruth, expected: OccupancyTruth) -> int:

@@ -7,7 +7,7 @@ devices, and so, in principle, a cell whose direction falls exactly between two 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from vipocc.errors import DataError, UsageError
 from vipocc.geometry.poses import invert
 
 CHUNK_POINTS = 16_000_000
-"""Points and cells that are looked at together: well under a gigabyte of device memory beside the sweeps."""
+"""Points and cells that are looked at together: about 1.5 GB of device memory for the while, beside the sweeps."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,29 @@ class DeviceSweep:
     @classmethod
     def load(cls, points: NDArray[Any], device: torch.device | str) -> DeviceSweep:
         """Copy points [n, 3] to a device and order them; raises DataError for fewer points than there are bins."""
-        check_sweep(points)
-        moved = torch.from_numpy(np.require(points, requirements=["C", "W"])).to(device)
-        bins = _bins(moved)
-        return cls(moved[torch.sort(bins, stable=True).indices], torch.bincount(bins, minlength=ANGULAR_BINS))
+        return cls.load_all([points], device)[0]
+
+    @classmethod
+    def load_all(cls, sweeps: Sequence[NDArray[Any]], device: torch.device | str) -> list[DeviceSweep]:
+        """`load` of many sweeps at once, which on a GPU is far quicker than one by one."""
+        for points in sweeps:
+            check_sweep(points)
+        loaded: list[DeviceSweep] = []
+        for first, last in _chunks([len(points) for points in sweeps], CHUNK_POINTS):
+            loaded += cls._load_chunk(sweeps[first:last], device)
+        return loaded
+
+    @classmethod
+    def _load_chunk(cls, sweeps: Sequence[NDArray[Any]], device: torch.device | str) -> list[DeviceSweep]:
+        sizes = [len(points) for points in sweeps]
+        kind = torch.float32 if all(points.dtype == np.float32 for points in sweeps) else torch.float64
+        moved = torch.empty((sum(sizes), 3), dtype=kind, device=device)
+        for part, points in zip(moved.split(sizes), sweeps, strict=True):
+            part.copy_(torch.from_numpy(np.require(points, requirements=["C", "W"])))
+        keys = _owners(torch.tensor(sizes, device=device), len(moved)) * ANGULAR_BINS + _bins(moved)
+        counts = torch.bincount(keys, minlength=len(sizes) * ANGULAR_BINS).reshape(-1, ANGULAR_BINS)
+        ordered = moved[torch.sort(keys.int(), stable=True).indices]
+        return [cls(points, held) for points, held in zip(ordered.split(sizes), counts, strict=True)]
 
     @property
     def nbytes(self) -> int:
@@ -88,7 +107,8 @@ def occupancy_ground_truth_torch(
     velo = torch.from_numpy(invert(transforms)).to(device)
     seen_by = torch.zeros(len(cells), dtype=torch.int32, device=device)
     visible: Tensor | None = None
-    for first, last in _chunks(sweeps, chunk_points):
+    # Cells cost as much as points do.
+    for first, last in _chunks([len(one.points) + len(cells) for one in sweeps], chunk_points):
         ranges = _bin_ranges(sweeps[first:last], level[first:last], grid)
         profiles = _profiles(ranges, sweeps[first:last], transforms[first:last], grid, rule, first)
         seen = _seen(cells, velo[first:last], profiles, rule)
@@ -99,15 +119,19 @@ def occupancy_ground_truth_torch(
     return OccupancyTruth(maps[0], maps[1])
 
 
-def _chunks(sweeps: Sequence[DeviceSweep], most: int) -> Iterator[tuple[int, int]]:
+def _chunks(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
     first, held = 0, 0
-    for index, sweep in enumerate(sweeps):
-        count = len(sweep.points) + SLICE_GRID.rows * SLICE_GRID.columns
-        if held and held + count > most:
+    for index, size in enumerate(sizes):
+        if held and held + size > most:
             yield first, index
             first, held = index, 0
-        held += count
-    yield first, len(sweeps)
+        held += size
+    yield first, len(sizes)
+
+
+def _owners(sizes: Tensor, total: int) -> Tensor:
+    """Which sweep each of `total` points is of, int64, the points of one following those of the other."""
+    return torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes, output_size=total)
 
 
 def _bins(points: Tensor) -> Tensor:
@@ -116,20 +140,17 @@ def _bins(points: Tensor) -> Tensor:
     return position.long().clamp_(max=ANGULAR_BINS - 1)
 
 
-def _moved(points: Tensor, transform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Coordinates of points [..., 3] after transforms [..., 4, 4]; products first, then sums from left to right."""
+def _moved(points: Tensor, coefficient: Callable[[int, int], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Coordinates of points [..., 3] after a transform given by its elements; products, summed from left to right."""
     x, y, z = points.unbind(-1)
-    rows = [
-        x * transform[..., i, 0] + y * transform[..., i, 1] + z * transform[..., i, 2] + transform[..., i, 3]
-        for i in range(3)
-    ]
+    rows = [x * coefficient(i, 0) + y * coefficient(i, 1) + z * coefficient(i, 2) + coefficient(i, 3) for i in range(3)]
     return rows[0], rows[1], rows[2]
 
 
-def _kept_ranges(points: Tensor, level_from_velo: Tensor, grid: SliceGrid) -> Tensor:
-    """Planar range of points [n, 3], inf for those out of the slice; level_from_velo [4, 4] or [n, 4, 4]."""
+def _kept_ranges(points: Tensor, coefficient: Callable[[int, int], Tensor], grid: SliceGrid) -> Tensor:
+    """Planar range of points [n, 3], inf for those out of the slice; level_from_velo by its elements."""
     wide = points.double()
-    x, y, z = _moved(wide, level_from_velo)
+    x, y, z = _moved(wide, coefficient)
     kept = ((y >= grid.y_range[0]) & (y <= grid.y_range[1])) | (x * x + y * y + z * z >= grid.reach**2)
     planar = torch.sqrt(wide[:, 0] * wide[:, 0] + wide[:, 1] * wide[:, 1])
     return torch.where(kept, planar, torch.inf)
@@ -137,12 +158,12 @@ def _kept_ranges(points: Tensor, level_from_velo: Tensor, grid: SliceGrid) -> Te
 
 def _bin_ranges(sweeps: Sequence[DeviceSweep], level_from_velo: Tensor, grid: SliceGrid) -> Tensor:
     """Nearest range of each bin [S, 360], inf where it has no point in the slice."""
-    # Sweep by sweep, for a transform for each point would be more to read than the point itself.
-    kept = torch.cat(
-        [_kept_ranges(one.points, transform, grid) for one, transform in zip(sweeps, level_from_velo, strict=True)]
-    )
-    lengths = torch.stack([sweep.counts for sweep in sweeps]).reshape(-1)
-    nearest = torch.segment_reduce(kept, "min", lengths=lengths, initial=torch.inf, unsafe=True)
+    points = torch.cat([sweep.points for sweep in sweeps])
+    lengths = torch.stack([sweep.counts for sweep in sweeps])
+    # One pass over all points instead of one for each sweep: on a GPU, starting a kernel costs as much as a sweep does.
+    owners = _owners(lengths.sum(dim=1), len(points))
+    kept = _kept_ranges(points, lambda i, j: level_from_velo[:, i, j].index_select(0, owners), grid)
+    nearest = torch.segment_reduce(kept, "min", lengths=lengths.reshape(-1), initial=torch.inf, unsafe=True)
     return nearest.reshape(len(sweeps), ANGULAR_BINS)
 
 
@@ -180,7 +201,7 @@ def _first_range(sweep: DeviceSweep, level_from_velo: NDArray[np.float64], first
     """Range of the kept point of the smallest angle, which lies in bin `first`."""
     end = int(sweep.counts[: first + 1].sum())
     points = sweep.points[end - int(sweep.counts[first]) : end]
-    ranges = _kept_ranges(points, torch.from_numpy(level_from_velo).to(points.device), grid)
+    ranges = _kept_ranges(points, lambda i, j: points.new_tensor(level_from_velo[i, j], dtype=torch.float64), grid)
     wide = points.double()
     angle = torch.where(torch.isinf(ranges), torch.inf, torch.atan2(wide[:, 1], wide[:, 0]))
     return float(ranges[angle.argmin()])
@@ -188,7 +209,7 @@ def _first_range(sweep: DeviceSweep, level_from_velo: NDArray[np.float64], first
 
 def _seen(cells: Tensor, velo_from_level: Tensor, profiles: Tensor, rule: Rule) -> Tensor:
     """Which cells [n, 3] each sweep sees, bool [S, n]."""
-    x, y, z = _moved(cells, velo_from_level[:, None])
+    x, y, z = _moved(cells, lambda i, j: velo_from_level[:, i, j, None])
     planar2 = x * x + y * y
     distance = torch.sqrt(planar2 + z * z + 1.0) if rule == "official" else torch.sqrt(planar2)
     surface = _interpolate(torch.atan2(y, x), profiles)
