@@ -7,6 +7,7 @@ from small_worlds import small_config
 from vipocc.data_manifests.synthetic.layout import build
 from vipocc.data_manifests.synthetic.materials import Material, fractal, noise
 from vipocc.data_manifests.synthetic.mesh import Hits, World
+from vipocc.data_manifests.synthetic.render import _turned
 from vipocc.data_manifests.synthetic.scene import FIRST_OBJECT
 from vipocc.data_manifests.synthetic.shading import radiance
 from vipocc.data_manifests.synthetic.shapes import NAMES, inside, shape
@@ -143,6 +144,16 @@ def test_shading_does_not_depend_on_how_many_rays_are_shaded_at_a_time(scene):
         part = Hits(hits.distance[i : i + 1], hits.face[i : i + 1], hits.weights[i : i + 1])
         alone = radiance(world, origin, directions[i : i + 1], part, 0.003, True)
         np.testing.assert_allclose(alone[0], whole[i], rtol=1e-4, atol=1e-5)
+
+
+def test_directions_are_turned_as_by_the_plain_product():
+    rng = np.random.default_rng(6)
+    rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    directions = rng.normal(size=(500, 3)).astype(np.float32)
+    turned = _turned(directions, rotation)
+    assert turned.dtype == np.float32
+    assert turned.flags.c_contiguous
+    np.testing.assert_allclose(turned, directions.astype(np.float64) @ rotation.T, atol=1e-6)
 
 
 def test_detail_that_a_pixel_cannot_show_fades():
