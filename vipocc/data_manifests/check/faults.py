@@ -30,7 +30,7 @@ Folder = tuple[str, str, np.ndarray]
 def find_faults(
     manifest: Manifest, reader: Adapter, jobs: Sequence[Needs] | None, *, deep: bool, threads: int
 ) -> tuple[list[Fault], int]:
-    """Return the damaged files of a dataset, and how many files were read whole.
+    """Return the damaged files of a dataset, and how many files were read whole, empty ones included.
 
     Args:
         manifest: of the dataset.
@@ -43,6 +43,7 @@ def find_faults(
     chosen = [(drive, camera, rows if deep else _few(rows)) for drive, camera, rows in whole]
     total = sum(len(rows) for _, _, rows in chosen)
     faults = list(_empty(manifest, reader, jobs))
+    empty = len(faults)
     files = ((drive, camera, int(row)) for drive, camera, rows in chosen for row in rows)
     shown = progress("reading", total, "files") if deep else nullcontext()
     with ThreadPoolExecutor(max(1, threads)) as pool, shown as bar:
@@ -50,7 +51,7 @@ def find_faults(
             faults += [found for found in pool.map(lambda file: _read(manifest, reader, *file), some) if found]
             if bar is not None:
                 bar.advance(len(some), damaged=len(faults))
-    return faults, total
+    return faults, total + empty
 
 
 def _folders(manifest: Manifest, jobs: Sequence[Needs] | None) -> Iterator[Folder]:
