@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,23 @@ from vipocc.errors import StoreError, UsageError
 from vipocc.stores import layout
 from vipocc.stores.files import digest_bytes, digest_file, storage_errors, sync_folder, write_durably
 from vipocc.stores.ledger import Record
-from vipocc.stores.spec import Arrays, Json, Request, Unit, json_digest, plain_json, row_digest
+from vipocc.stores.spec import Arrays, Json, Request, StoreSpec, Unit, json_digest, plain_json, row_digest
 from vipocc.stores.writer import Store
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """A row ready for its shard: the digest of its values, and its chunks by array (of those that `packs_chunks`)."""
+
+    digest: str
+    chunks: Mapping[str, bytes]
+
+
+def pack_row(spec: StoreSpec, arrays: Mapping[str, NDArray[Any]], position: int) -> PackedRow:
+    """Digest and compress one row of `arrays`, each `[n, *shape]`."""
+    packable = [array for array in spec.arrays if layout.packs_chunks(array)]
+    chunks = {array.name: layout.encode_chunk(array, arrays[array.name][position]) for array in packable}
+    return PackedRow(row_digest(spec, arrays, position), chunks)
 
 
 def commit(
@@ -31,6 +47,7 @@ def commit(
     kept: Record | None,
     seconds: float = 0.0,
     notes: Json | None = None,
+    packed: Mapping[int, PackedRow] | None = None,
 ) -> Record:
     """Put a unit's shards and record in place: `rows` from `arrays`, the others from the `kept` record's shards.
 
@@ -43,27 +60,33 @@ def commit(
         kept: the verified record whose other rows stay, or None.
         seconds: time the computation took, for the record.
         notes: what else the record says of the computation; decides nothing.
+        packed: the rows just computed as `pack_row` made them, if that is done already.
     """
     unit = request.unit
     held = unit.rows(store.n_rows(unit.group))
     store.check_rows(unit, rows)
-    _check_arrays(store, unit, rows, arrays)
+    check_arrays(store, unit, rows, arrays)
     same = kept is not None and kept.fingerprint_digest == json_digest(request.fingerprint)
     entries = {r: e for r, e in kept.rows.items() if r not in rows} if kept is not None and same else {}
     made: dict[str, Json] = {}
     with storage_errors(store.path):
         try:
             for spec in store.spec.arrays:
-                full = {row - held.start: arrays[spec.name][k] for k, row in enumerate(rows)}
+                old: dict[int, NDArray[Any]] = {}
                 if entries:
-                    old = layout.shard_path(store.path, unit, spec).read_bytes()
-                    decoded = layout.decode_shard(spec, old, len(held))
-                    full |= {row - held.start: decoded[row - held.start] for row in entries}
-                content = layout.encode_shard(spec, full, len(held))
+                    shard = layout.shard_path(store.path, unit, spec).read_bytes()
+                    decoded = layout.decode_shard(spec, shard, len(held))
+                    old = {row - held.start: decoded[row - held.start] for row in entries}
+                if packed is not None and layout.packs_chunks(spec):
+                    chunks = {row - held.start: packed[row].chunks[spec.name] for row in rows}
+                    content = layout.join_shard(chunks | {k: layout.encode_chunk(spec, row) for k, row in old.items()})
+                else:
+                    new = {row - held.start: arrays[spec.name][k] for k, row in enumerate(rows)}
+                    content = layout.encode_shard(spec, new | old, len(held))
                 write_durably(store.ledger.staged(unit, spec.name), content)
                 made[spec.name] = {"digest": digest_bytes(content), "size": len(content)}
             for position, row in enumerate(rows):
-                digest = row_digest(store.spec, arrays, position)
+                digest = packed[row].digest if packed is not None else row_digest(store.spec, arrays, position)
                 entries[row] = {"digest": digest, "inputs": list(inputs.get(row, []))}
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             provenance = {"vipocc": __version__, "written": now, "seconds": round(seconds, 3)}
@@ -175,7 +198,8 @@ def _decodable(store: Store, unit: Unit, name: str, n: int) -> dict[int, NDArray
     return layout.decode_rows(spec, content, n)
 
 
-def _check_arrays(store: Store, unit: Unit, rows: Sequence[int], arrays: Mapping[str, NDArray[Any]]) -> None:
+def check_arrays(store: Store, unit: Unit, rows: Sequence[int], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise `UsageError` if the arrays computed for some rows of a unit are not those of the store."""
     if set(arrays) != set(store.spec.names):
         raise UsageError(f"unit {unit.key}: arrays {sorted(arrays)} were computed, {sorted(store.spec.names)} belong")
     for spec in store.spec.arrays:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.errors import DataError, MissingInputError, StoreError
-from vipocc.stores.commit import commit, recover, rescue
+from vipocc.stores.commit import PackedRow, check_arrays, commit, pack_row, recover, rescue
 from vipocc.stores.inputs import check_unchanged, with_digests
 from vipocc.stores.spec import Request, UnitComputer
 from vipocc.stores.writer import Store
@@ -107,12 +108,12 @@ def perform(store: Store, request: Request, computer: UnitComputer, advance: Cal
             store.check_fingerprint(request.unit.group, request.fingerprint)
             started = time.perf_counter()
             check_unchanged(store, request, missing)
-            arrays = _compute(computer, request, missing, advance)
+            arrays, packed = _compute(store, computer, request, missing, advance)
             check_unchanged(store, request, missing)
             inputs = with_digests(store, request, missing, getattr(computer, "digest_read", None))
             notes = getattr(computer, "notes", None)
             seconds = time.perf_counter() - started
-            commit(store, request, missing, arrays, inputs, kept, seconds, notes() if notes else None)
+            commit(store, request, missing, arrays, inputs, kept, seconds, notes() if notes else None, packed)
             return Outcome(request, "committed", len(missing))
     except (DataError, MissingInputError) as error:
         return Outcome(request, "failed", error=error)
@@ -121,17 +122,27 @@ def perform(store: Store, request: Request, computer: UnitComputer, advance: Cal
 
 
 def _compute(
-    computer: UnitComputer, request: Request, rows: Sequence[int], advance: Callable[[int], None]
-) -> Mapping[str, NDArray[Any]]:
+    store: Store, computer: UnitComputer, request: Request, rows: Sequence[int], advance: Callable[[int], None]
+) -> tuple[Mapping[str, NDArray[Any]], dict[int, PackedRow]]:
+    """Compute rows; a thread digests and compresses those that are there while the next are computed."""
     step = max(1, int(getattr(computer, "rows_per_call", len(rows))))
-    parts = []
-    for first in range(0, len(rows), step):
-        some = rows[first : first + step]
-        parts.append(computer.compute(request.unit, some))
-        advance(len(some))
+    parts: list[Mapping[str, NDArray[Any]]] = []
+    packing: dict[int, Future[PackedRow]] = {}
+    aside = ThreadPoolExecutor(1, "vipocc-packing")
+    try:
+        for first in range(0, len(rows), step):
+            some = rows[first : first + step]
+            part = computer.compute(request.unit, some)
+            check_arrays(store, request.unit, some, part)
+            packing |= {row: aside.submit(pack_row, store.spec, part, k) for k, row in enumerate(some)}
+            parts.append(part)
+            advance(len(some))
+        packed = {row: future.result() for row, future in packing.items()}
+    finally:
+        aside.shutdown(cancel_futures=True)
     if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return parts[0], packed
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, packed
 
 
 _RUN_AGAIN = "its rows were not committed; run the same command again (with fewer workers, if memory ran out)"
