@@ -1,6 +1,6 @@
 """KITTI-360's 3D boxes, `data_3d_bboxes/{train_full,train}/<drive>.xml`.
 
-Read as the dataset's own package reads them (kitti360scripts 1.0.0 on PyPI, helpers/annotation.py and labels.py; facts
+Read as the dataset's own package reads them (kitti360scripts 1.0.0, helpers/annotation.py and labels.py; facts
 only). **Unverified on real files**: none was at hand, so tests hold this against small files written in that layout.
 
 The file is OpenCV's XML of matrices: below the root one element for each box, with `index`, `semanticId` (the numbers
