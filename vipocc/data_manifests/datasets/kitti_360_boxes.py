@@ -7,7 +7,6 @@ The file is OpenCV's XML of matrices: below the root one element for each box, w
 of its annotators, not those of label images), `instanceId`, `timestamp` (-1 for what does not move, else the frame id
 that the box is of), `start_frame` and `end_frame` (the window of frames it was annotated in), and matrices `transform`
 (4x4, world from object, any scale included), `vertices` (n x 3) and `faces`, each with `rows`, `cols`, `dt`, `data`.
-`train` holds what lies around the images of the benchmarks, `train_full` all.
 """
 
 from __future__ import annotations
