@@ -83,6 +83,27 @@ def test_logits_and_boxes_of_both_engines_agree(made: Make, images: np.ndarray) 
     torch.testing.assert_close(boxes, their_boxes, rtol=0, atol=1e-4)
 
 
+@pytest.mark.gpu
+def test_logits_and_boxes_of_both_engines_agree_on_cuda(made: Make, images: np.ndarray) -> None:
+    ours, theirs = GroundingDino(made(), "cuda"), GroundingDino(made("dino.pth", "sam.pth"), "cuda")
+    pixels = detector_input(images, 96, 320, "cuda")
+    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        found, expected = ours.network(pixels), theirs.network(pixels)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_fused_attention_is_attention_in_half_precision(made: Make, images: np.ndarray) -> None:
+    sam, plain = Sam(made(dtype="bfloat16"), "cuda"), Sam(made(), "cuda")
+    pixels = segmenter_input(images, 128, device="cuda")
+    with torch.inference_mode():
+        expected = plain.network.encode(pixels)
+        with torch.autocast("cuda", torch.bfloat16):
+            got = sam.network.encode(pixels)
+    assert (got - expected).std() < 0.05 * expected.std()
+
+
 def test_boxes_at_the_border_need_the_published_bound(
     made: Make, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,17 +357,17 @@ def test_the_effect_of_native_encoding_is_measured_and_alike_in_both_engines(mad
 def test_sizes_read_off_the_weights_are_those_of_the_packages_configurations(config: str) -> None:
     import importlib.util
 
-    from groundingdino.models.GroundingDINO.backbone.swin_transformer import build_swin_transformer
-
     from vipocc.priors.grounded_sam.dino_layout import DinoSizes, dino_sizes
-    from vipocc.priors.grounded_sam.original_dino import build_dino
+    from vipocc.priors.grounded_sam.original_dino import _as_it_warns, build_dino
 
     spec = importlib.util.find_spec("groundingdino.config")
     assert spec is not None
     assert spec.origin is not None
     values: dict[str, Any] = {}
     exec((Path(spec.origin).parent / config).read_text(), values)
-    with pytest.warns(UserWarning, match="meshgrid"):
+    with _as_it_warns():
+        from groundingdino.models.GroundingDINO.backbone.swin_transformer import build_swin_transformer
+
         swin = build_swin_transformer(values["backbone"], int(values["backbone"].split("_")[-2]))
     table = swin.layers[0].blocks[0].attn.relative_position_bias_table
     sizes = DinoSizes(
