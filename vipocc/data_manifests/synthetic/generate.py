@@ -75,7 +75,7 @@ def generate(root: Path, config: WorldConfig, jobs: int = 1) -> None:
         )
     if record is not None and record["digest"] != config.digest():
         raise DataError(
-            "the folder holds a synthetic world of another configuration",
+            "the folder holds a synthetic world of another configuration or version of vipocc",
             where=root,
             fix="remove it or choose another root",
         )
