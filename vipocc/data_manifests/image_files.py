@@ -20,7 +20,7 @@ _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 #: Bytes that programs may append to a JPEG file, in which its end is looked for.
 _PADDING = 512
 #: The image as it is stored: OpenCV would turn it by its EXIF tag, and the calibration would not follow.
-_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def read_image(path: Path, size: tuple[int, int], fix: str) -> np.ndarray:
@@ -61,7 +61,7 @@ def decode_image(content: bytes, path: Path, size: tuple[int, int], fix: str) ->
         raise DataError("an image cannot be decoded", where=path, fix=fix)
     if decoded.shape[:2] != size:
         raise DataError(f"an image {_other_size(decoded.shape[0], decoded.shape[1], size)}", where=path, fix=fix)
-    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
+    return np.asarray(decoded)
 
 
 def image_fault(content: bytes, path: Path) -> str | None:
