@@ -190,7 +190,9 @@ def packs_chunks(spec: ArraySpec) -> bool:
 def encode_chunk(spec: ArraySpec, row: NDArray[Any]) -> bytes:
     """Return one row as a chunk of the array: compressed, with its CRC-32C."""
     packed = compressors(spec)[0]
-    codec = Blosc(packed.cname.value, packed.clevel, _SHUFFLES[packed.shuffle.value], packed.blocksize, packed.typesize)
+    # zarr 3.1 keeps names as enumerations, later ones as text.
+    name, shuffle = (str(getattr(value, "value", value)) for value in (packed.cname, packed.shuffle))
+    codec = Blosc(name, packed.clevel, _SHUFFLES[shuffle], packed.blocksize, packed.typesize)
     values = np.ascontiguousarray(row, dtype=np.dtype(spec.dtype).newbyteorder("<"))
     return _with_crc(codec.encode(values.reshape(-1).view(np.uint8)))
 
