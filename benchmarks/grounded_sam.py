@@ -4,8 +4,8 @@ Published: the original packages, one image after another, float32, the text enc
 padded, all boxes of an image decoded and enlarged at full size. Ours: transformers, batched, bfloat16 on CUDA, the text
 encoded once, boxes of all images decoded together. Both take images uint8 of 192x640 from memory. The detector's time
 ends with its 900 boxes and their tokens' probabilities (random weights are sure of all of them, real ones of a few, so
-the choice among them is not timed), SAM's with masks of 192x640. Weights are random, of the published sizes (Swin-T, ViT-H) and made on the spot; eight given boxes
-an image are segmented, as random detectors find none worth segmenting.
+the choice among them is not timed), SAM's with masks of 192x640. Weights are random, of the published sizes (Swin-T,
+ViT-H) and made on the spot; eight given boxes an image are segmented, as random detectors find none worth segmenting.
 
 The weights of both ways are the same, so the JSON also says how far ours are from the published results, in float32
 and in the arithmetic that was timed. Random weights make masks of noise, whose borders are everywhere: only float32

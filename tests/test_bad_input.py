@@ -212,7 +212,9 @@ def test_a_missing_drive_beside_others_is_said_and_left_out(place: Place, capfd:
     assert run(place.arguments(place.kitti, "data", "prepare")) == 0
     assert "train: 0 samples; left out: 6 (the drive is not there)" in capfd.readouterr().out
     assert run(place.arguments(place.kitti, "data", "check")) == 0
-    assert 'priors, train lack 6 of 6 poses (synthetic_drive_0000_sync): "Vehicle Poses (8.9M)"' in capfd.readouterr().out
+    assert (
+        'priors, train lack 6 of 6 poses (synthetic_drive_0000_sync): "Vehicle Poses (8.9M)"' in capfd.readouterr().out
+    )
 
 
 def test_truncated_image(place: Place, refused: Refused) -> None:

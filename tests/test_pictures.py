@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from vipocc.errors import UsageError
 from vipocc import pictures
+from vipocc.errors import UsageError
 
 
 def test_depth_colours_are_the_same_for_the_same_depth() -> None:

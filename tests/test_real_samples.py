@@ -140,9 +140,10 @@ def test_check_reports_what_the_published_split_lacks_without_failing(prepared: 
         "train: 0 of 98,008 listed samples usable",
         "val: 3 of 11,451 listed samples usable",
         "test: 0 of 446 listed samples usable",
-        'evaluation lacks 446 of 446 stereo images (9 drives): "Perspective Images for Train & Val (128G)"',
+        "eval-occupancy, eval-depth, eval-sampler lack 446 of 446 images (9 drives): "
+        '"Perspective Images for Train & Val (128G)"',
         'train lacks 98,016 of 98,016 fisheye images (9 drives): "Fisheye Images (355G)"',
-        "16 files read, 0 damaged",
+        "16 of 17 files read, 0 damaged",
     ):
         assert line in told.out
     as_json = successful("data", "check", "-C", str(prepared.folder), "--json")

@@ -29,6 +29,7 @@ def test_the_summary_takes_each_figure_from_its_own_report() -> None:
         {
             "depth": report({"prior": {"abs_rel": 0.61}, "branch": {"abs_rel": 0.21}}),
             "depth, median": report({"prior, median-scaled": {"abs_rel": 0.12}, "branch": {"abs_rel": 0.11}}),
+            "depth, train": report({"branch": {"abs_rel": 0.14}}),
             "exact": report(occupancy),
             "lidar": report({"trained": {"o_acc": 0.8}}),
             "sampler": report({"random": {"n_v": 3890.0, "psi_v": 0.07}, "SNOG": {"n_v": 4096.0, "psi_v": 0.37}}),
@@ -41,6 +42,7 @@ def test_the_summary_takes_each_figure_from_its_own_report() -> None:
     assert ["trained", "0.500", "0.600", "0.700"] in rows
     assert ["trained", "0.800", "n/a", "n/a"] in rows
     assert ["SNOG", "4,096", "0.370"] in rows
+    assert "Abs Rel 0.210 on the unseen street and 0.140 on streets of training: 1.50 times as much" in said
 
 
 @pytest.mark.slow

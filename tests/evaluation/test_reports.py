@@ -17,7 +17,7 @@ from vipocc.evaluation.protocols import (
     PUBLISHED_OCCUPANCY,
     depth_protocol,
     occupancy_protocol,
-    require_exact,
+    require_truth,
     slice_protocol,
 )
 from vipocc.evaluation.report import Frame, Report, Row, Skipped, TruthDigest
@@ -120,7 +120,11 @@ def test_protocols_by_name() -> None:
     with pytest.raises(UsageError, match="--protocol"):
         depth_protocol("garg")
     with pytest.raises(UsageError, match="no exact truth"):
-        require_exact("kitti-360", EXACT_DEPTH)
+        require_truth("kitti-360", EXACT_DEPTH)
+    require_truth("kitti-360", slice_protocol(300))
+    for dataset in ("kitti-raw", "ddad"):
+        with pytest.raises(UsageError, match=r"no occupancy ground truth.*vipocc eval depth"):
+            require_truth(dataset, slice_protocol(300))
 
 
 def test_the_truth_digest_sees_values_frames_and_order() -> None:

@@ -115,6 +115,11 @@ def _evaluate(place: Path, say: Say) -> tuple[dict[str, Report], _Kept]:
     reports["exact"], _ = run_occupancy(app.workspace, app.config, say=say, protocol="exact", keep=keep_occupancy)
     say("\n$ vipocc eval depth --protocol exact")
     reports["depth"], _ = run_depth(app.workspace, app.config, say=say, protocol="exact", keep=keep_depth)
+    seen = len(kept.depths)
+    say(f"\n$ vipocc eval depth --protocol exact --split train --limit {seen}")
+    reports["depth, train"], _ = run_depth(
+        app.workspace, app.config, say=say, protocol="exact", split="train", limit=seen
+    )
     say("\n$ vipocc eval depth --protocol exact --scaling median")
     reports["depth, median"], _ = run_depth(app.workspace, app.config, say=say, protocol="exact", scaling="median")
     say("\n$ vipocc eval sampler")
@@ -153,6 +158,7 @@ def summarise(reports: dict[str, Report]) -> str:
             )
         ],
     )
+    lines += [_generalisation(reports), ""]
     for key, title in (("exact", "the exact truth"), ("lidar", "ground truth from LiDAR sweeps")):
         lines += _table(
             f"Occupancy against {title}",
@@ -173,6 +179,15 @@ def summarise(reports: dict[str, Report]) -> str:
     return "\n".join(lines)
 
 
+def _generalisation(reports: dict[str, Report]) -> str:
+    """Return how much worse depth is on streets that training never saw, in one sentence."""
+    unseen, seen = (_mean(reports[key], "branch", "abs_rel") for key in ("depth", "depth, train"))
+    return (
+        f"Refined depth has Abs Rel {unseen:.3f} on the unseen street and {seen:.3f} on streets of training: "
+        f"{unseen / seen:.2f} times as much."
+    )
+
+
 _OCCUPANCY = ("o_acc", "balanced_accuracy", "average_precision")
 
 
@@ -181,11 +196,16 @@ def _occupancy_rows(report: Report) -> list[tuple[str, str]]:
 
 
 def _value(report: Report, row: str, metric: str) -> str:
+    value = _mean(report, row, metric)
+    if np.isnan(value):
+        return "n/a"
+    return f"{value:,.0f}" if metric == "n_v" else f"{value:.3f}"
+
+
+def _mean(report: Report, row: str, metric: str) -> float:
     found = next((one for one in report.rows if one.name == row), None)
     value = None if found is None else found.metrics.get(metric)
-    if value is None or np.isnan(value.mean):
-        return "n/a"
-    return f"{value.mean:,.0f}" if metric == "n_v" else f"{value.mean:.3f}"
+    return float("nan") if value is None else value.mean
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.evaluation.occupancy import THRESHOLD
+from vipocc.evaluation.report import Frame
 from vipocc.pictures import (
     PAPER,
     anchors_picture,
@@ -19,7 +20,6 @@ from vipocc.pictures import (
     occupancy_picture,
     write_png,
 )
-from vipocc.evaluation.report import Frame
 from vipocc.priors.anchors import read_instances
 from vipocc.stores import StoreReader
 from vipocc.workspace import Workspace

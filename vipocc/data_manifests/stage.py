@@ -117,8 +117,8 @@ def refuse_unknown_kinds(dataset: str, kinds: Sequence[str]) -> None:
 def ensure_validation(workspace: Workspace, config: Any, *, jobs: int | None = None) -> None:
     """Prepare images, LiDAR depth and occupancy ground truth of the val keys that training validates on.
 
-    They are the `data.val_occupancy` ones with scans; a dataset without any is left as it is. Errors as
-    `ensure_prepared`.
+    They are the `data.val_occupancy` ones with scans; a dataset without any is left as it is, and one that gives no
+    occupancy ground truth has its LiDAR depth alone. Errors as `ensure_prepared`.
     """
     ensure_world(workspace, config)
     indexed = index(workspace, config)
@@ -129,9 +129,10 @@ def ensure_validation(workspace: Workspace, config: Any, *, jobs: int | None = N
     work = [
         preparation.plan_frames(*place, workspace.store("frames"), config.data, rows),
         preparation.plan_lidar(*place, workspace.store("lidar"), config.data, rows),
-        # Without 3D boxes: the synthetic world's are exact truth, which training never meets.
-        preparation.plan_occupancy(*place, workspace.store("occupancy"), config.data, rows, objects=False),
     ]
+    if "occupancy" in adapter(workspace.dataset).products:
+        # Without 3D boxes: the synthetic world's are exact truth, which training never meets.
+        work.append(preparation.plan_occupancy(*place, workspace.store("occupancy"), config.data, rows, objects=False))
     _carry_out(workspace, indexed, work, "val", auto=True, workers=jobs or cores())
 
 

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.ground_truth.occupancy import Rule
 from vipocc.data_manifests.ground_truth.rules import DESCRIPTIONS, parse_slice_name, rule_digest, slice_name
 from vipocc.errors import UsageError
@@ -137,7 +138,11 @@ def depth_protocol(name: str | None) -> DepthProtocol:
     return found
 
 
-def require_exact(dataset: str, protocol: Protocol) -> None:
-    """Raise `UsageError` for the protocol `exact` on a dataset that has no exact truth."""
+def require_truth(dataset: str, protocol: Protocol) -> None:
+    """Raise `UsageError` if a dataset has not the truth that a protocol measures against."""
     if protocol.name == "exact" and dataset != "synthetic":
         raise UsageError(f"{dataset} has no exact truth", fix="leave --protocol out, or use the synthetic dataset")
+    if isinstance(protocol, OccupancyProtocol) and "occupancy" not in adapter(dataset).products:
+        raise UsageError(
+            f"{dataset} gives no occupancy ground truth", fix="evaluate its depth with `vipocc eval depth`"
+        )

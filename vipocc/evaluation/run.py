@@ -31,7 +31,7 @@ from vipocc.evaluation.protocols import (
     OccupancyProtocol,
     depth_protocol,
     occupancy_protocol,
-    require_exact,
+    require_truth,
 )
 from vipocc.evaluation.report import Frame, Report
 from vipocc.evaluation.sampler import evaluate_sampler
@@ -84,7 +84,7 @@ def run_occupancy(
     if truth_folder is not None and protocol is None:
         protocol = PUBLISHED_OCCUPANCY.name
     chosen = occupancy_protocol(protocol, config.data.sweeps, config.data.occupancy_rule)
-    require_exact(workspace.dataset, chosen)
+    require_truth(workspace.dataset, chosen)
     if (chosen.truth == "published") != (truth_folder is not None):
         raise UsageError(
             f"--protocol {PUBLISHED_OCCUPANCY.name} and --truth-folder belong together",
@@ -139,7 +139,7 @@ def run_depth(
     The branch and the prior are evaluated on the frames whose pseudo-depth is in the store; none is computed here.
     """
     chosen = depth_protocol(protocol)
-    require_exact(workspace.dataset, chosen)
+    require_truth(workspace.dataset, chosen)
     found = choose_checkpoint(workspace, config, path=checkpoint, run=run, overrides=overrides)
     where = choose_device(device)
     kinds = ("frames", "lidar") if chosen.truth == "lidar" else ("frames",)
