@@ -115,9 +115,12 @@ def plan_occupancy(
         group = occupancy_group(config, sequence)
         frame_ids[group] = manifest.frame_ids(sequence)
         boxes = [file_ref(manifest.root / name, manifest.root) for name in reader.box_files(manifest.root, sequence)]
-        with_boxes = set(inputs) if objects else _made_with(Store(store.absolute(), spec), group, inputs, boxes)
-        for row in with_boxes:
-            inputs[row] = [*inputs[row], *boxes]
+        if objects:
+            inputs = {row: [*refs, *boxes] for row, refs in inputs.items()}
+        else:
+            # Rows that are there with boxes are as good as those without, and are not asked for again.
+            there = _made_with(Store(store.absolute(), spec), group, inputs, boxes)
+            inputs = {row: refs for row, refs in inputs.items() if row not in there}
         requests += requests_for(group, inputs, fingerprint, inputs)
     return Job(
         "occupancy",
