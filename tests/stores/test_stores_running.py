@@ -110,8 +110,8 @@ class Killed(BaseException):
     """Stands for SIGKILL: passes every `except Exception`."""
 
 
-#: More than the steps that the commit below takes; the test checks that it is.
-STEPS = 18
+#: More than the steps that the run below takes, its note included; the test checks that it is.
+STEPS = 22
 
 
 @pytest.mark.parametrize("after", range(STEPS))

@@ -386,6 +386,11 @@ def _run(app: App, job: Job, devices: tuple[str, ...], options: dict[str, Any]) 
     app.say(f"{text}; {job.model}")
     if options["dry_run"]:
         return
+    from vipocc.stores.space import refuse_without_space
+
+    rows = f"{missing:,} rows of {job.spec.kind}"
+    elsewhere = "use a workspace on another disk (`vipocc init -C FOLDER`)"
+    refuse_without_space(job.path, missing * job.bytes_per_row, rows, elsewhere)
     done = job.run(_executor(job, devices, workers, options), overwrite=options["overwrite"])
     app.say(f"{kind}: {done.rows:,} rows in {duration(done.seconds)}, {job.rows:,} in {job.path.name}")
 

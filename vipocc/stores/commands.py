@@ -11,7 +11,7 @@ import click
 
 from vipocc.cli import App, pass_app, workspace_options
 from vipocc.errors import MissingInputError, StoreError
-from vipocc.progress import size
+from vipocc.progress import duration, size
 
 _ENDING = ".zarr"
 _names = click.argument("names", nargs=-1, metavar="[STORE]...")
@@ -33,7 +33,7 @@ def stores() -> None:
 @workspace_options
 @pass_app
 def status_command(app: App, names: tuple[str, ...], as_json: bool) -> int:
-    """Show rows done, size and provenance, from the ledgers alone."""
+    """Show rows done, size, provenance and, of runs at work, rows left, rate and time left; from the ledgers alone."""
     from vipocc.stores.verification import status
 
     paths = _paths(app, names)
@@ -47,6 +47,8 @@ def status_command(app: App, names: tuple[str, ...], as_json: bool) -> int:
             f"{Path(report['store']).stem}: {report['done']} of {report['rows']} rows, {report['units']} units, "
             f"{size(report['bytes'])}{_marks(report)}"
         )
+        for note in report["running"]:
+            click.echo(f"  being written: {_progress(note)}")
         for name, group in report["groups"].items():
             click.echo(f"  {name}: {group['done']} of {group['rows']}")
         for fingerprint in report["fingerprints"]:
@@ -172,6 +174,14 @@ def _marks(report: dict[str, Any]) -> str:
     rejected, interrupted = len(report["rejected"]), len(report["interrupted"])
     return (f", {rejected} units rejected" if rejected else "") + (
         f", {interrupted} interrupted" if interrupted else ""
+    )
+
+
+def _progress(note: dict[str, Any]) -> str:
+    left = "" if note["seconds_left"] is None else f", {duration(note['seconds_left'])} left"
+    return (
+        f"{note['done']:,} of {note['asked']:,} rows of a run, {note['left']:,} to go, {note['rows_per_s']:.1f} rows/s"
+        f"{left} (process {note['pid']} on {note['host']})"
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from vipocc.errors import StoreError, VipoccError
 from vipocc.progress import progress, say
+from vipocc.stores.activity import noted
 from vipocc.stores.executors import Executor, LocalExecutor, leave_if_imported_by_a_worker
 from vipocc.stores.spec import Request, UnitComputer
 from vipocc.stores.work import Outcome, Todo, plan
@@ -77,9 +78,14 @@ def run(
     failed: list[Outcome] = []
     units = rows = 0
     bar = progress(description or store.spec.kind, wanted.rows, done=wanted.done)
-    with _stopping() as stop, bar as shown:
-        feed = _Feed(wanted.todo, store, shown.advance)
-        pool = (executor or LocalExecutor()).start(store, computer, len(wanted.todo), shown.advance)
+    with _stopping() as stop, bar as shown, noted(store.ledger.path, wanted.missing) as note:
+
+        def advance(count: int) -> None:
+            shown.advance(count)
+            note(count)
+
+        feed = _Feed(wanted.todo, store, advance)
+        pool = (executor or LocalExecutor()).start(store, computer, len(wanted.todo), advance)
         with contextlib.closing(pool):
             while True:
                 while not stop.asked and pool.free() and (request := feed.next(pool.busy())) is not None:

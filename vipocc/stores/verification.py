@@ -16,6 +16,7 @@ from typing import Literal
 from vipocc.errors import StoreError
 from vipocc.progress import progress
 from vipocc.stores import layout
+from vipocc.stores.activity import activities
 from vipocc.stores.commit import recover
 from vipocc.stores.files import storage_errors, sync_folder
 from vipocc.stores.inputs import RecordedInputs
@@ -133,7 +134,11 @@ def _verify_unit(store: Store, unit: Unit, report: Report, inputs: RecordedInput
 
 
 def status(path: Path | str) -> Json:
-    """Return what a store holds, from its ledger alone: groups with rows and rows done, units, bytes, fingerprint."""
+    """Return what a store holds and which runs are writing it now, from its ledger alone.
+
+    Groups with rows and rows done, units, bytes, fingerprints; of each run the rows asked for, done and left, rows a
+    second and seconds left.
+    """
     store = open_store(path)
     groups: Json = {}
     units = size = 0
@@ -147,12 +152,17 @@ def status(path: Path | str) -> Json:
                 size += sum(int(entry["size"]) for entry in record.arrays.values())
     rejected = [unit.key for unit in store.ledger.units(ending="rejected")]
     scope = [store.ledger.identity(g) for g in groups] if store.ledger.scope == "group" else [store.ledger.identity("")]
+    running = [
+        {**asdict(note), "left": note.left, "rows_per_s": note.rate, "seconds_left": note.seconds_left}
+        for note in activities(store.ledger.path)
+    ]
     return {
         "store": str(store.path), "kind": store.spec.kind, "attributes": dict(store.spec.attributes),
         "units": units, "rows": sum(g["rows"] for g in groups.values()),
         "done": sum(g["done"] for g in groups.values()),
         "bytes": size, "rejected": rejected, "interrupted": [u.key for u in store.ledger.units(ending="next")],
         "fingerprints": [fingerprint for fingerprint in scope if fingerprint is not None], "groups": groups,
+        "running": running,
     }  # fmt: skip
 
 
