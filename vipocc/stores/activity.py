@@ -66,10 +66,13 @@ def noted(ledger: Path, asked: int) -> Iterator[Callable[[int], None]]:
     def write(now: float) -> None:
         note = Activity(host, os.getpid(), asked, done, started, now)
         aside = path.with_name(f"{path.name}.partial")
-        with contextlib.suppress(OSError):
+        try:
             path.parent.mkdir(exist_ok=True)
             aside.write_text(json.dumps(asdict(note)), encoding="utf-8")
             os.replace(aside, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)  # a full disk gets back even this
 
     def advance(count: int) -> None:
         nonlocal done, last
