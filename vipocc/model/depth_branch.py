@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vipocc.model.config import DepthBranchConfig
 from vipocc.model.decoder import Decoder
 from vipocc.model.encoder import ResNetEncoder, pretrained_encoder
+from vipocc.model.precision import at_least_float32
 
 
 class _PermeableClamp(torch.autograd.Function):
@@ -93,4 +94,4 @@ class DepthBranch(nn.Module):
     def refine(self, prior: Tensor, residual: Tensor) -> Tensor:
         """Apply a residual to a prior by the configured formula, [B, 1, H, W] each, float32."""
         formula = refine_inverse_depth_official if self._official else refine_inverse_depth
-        return formula(prior.float(), residual.float(), *self._range)
+        return formula(at_least_float32(prior), at_least_float32(residual), *self._range)

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from vipocc.geometry.projection import outside, project
 from vipocc.model.config import FieldConfig
+from vipocc.model.precision import at_least_float32
 
 MIN_DEPTH = 1e-3
 
@@ -142,7 +143,7 @@ class MLPHead(DensityHead):
 
     def prepare(self, features: Tensor) -> Tensor:
         """Apply the feature part of the hidden layer to the map: [B, C, H, W] -> [B, hidden, H, W], channels last."""
-        rows = functional.linear(features.float().permute(0, 2, 3, 1), self.hidden.weight[:, : self.channels])
+        rows = functional.linear(at_least_float32(features).permute(0, 2, 3, 1), self.hidden.weight[:, : self.channels])
         return rows.permute(0, 3, 1, 2)
 
     def forward(self, prepared: Tensor, query: PointQuery) -> Tensor:
@@ -167,7 +168,7 @@ class MLPHead(DensityHead):
         flat = query.flat()
         position = torch.cat([flat.xy, depth_code(flat.z, self.near, self.far)], dim=-1)
         code = positional_encoding(position, self.frequencies, self.base)
-        inputs = torch.cat([sample_features_reference(features.float(), flat.xy), code], dim=-1)
+        inputs = torch.cat([sample_features_reference(at_least_float32(features), flat.xy), code], dim=-1)
         sigma = functional.softplus(self.output(functional.relu(self.hidden(inputs)))[..., 0])
         return sigma.reshape(query.z.shape)
 
@@ -201,8 +202,9 @@ def colours_at(
     """
     batch, views = images.shape[:2]
     xy, z = project(points[:, None], intrinsics_ndc, view_from_points)
+    flat = at_least_float32(images).flatten(0, 1)
     sampled = functional.grid_sample(
-        images.float().flatten(0, 1), xy.reshape(batch * views, -1, 1, 2), padding_mode="border", align_corners=False
+        flat, xy.reshape(batch * views, -1, 1, 2), padding_mode="border", align_corners=False
     )
     colours = sampled.reshape(batch, views, images.shape[2], -1).permute(0, 3, 1, 2)
     return colours, outside(xy, z).transpose(1, 2)

@@ -17,6 +17,7 @@ from vipocc.model.decoder import Decoder
 from vipocc.model.depth_branch import DepthBranch
 from vipocc.model.encoder import ResNetEncoder, pretrained_encoder
 from vipocc.model.field import MLPHead, PointQuery, density_at
+from vipocc.model.precision import at_least_float32
 from vipocc.model.renderer import ColourViews, Rays, Rendered, rays_at_once, render_rays, sample_distances
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
@@ -145,7 +146,7 @@ class ViPOcc(nn.Module):
         batch = features.shape[0]
         with _full_precision(features):
             xy = ndc_grid(size, self.convention, device=features.device).reshape(-1, 2)
-            directions = ray_directions(intrinsics_ndc.float(), xy)
+            directions = ray_directions(at_least_float32(intrinsics_ndc), xy)
             prepared = self.head.prepare(features)
             parts = []
             for some in directions.split(rays_at_once(self.config.renderer, batch), dim=1):
@@ -180,7 +181,7 @@ class ViPOcc(nn.Module):
             if images.device.type == "cuda":
                 images = images.contiguous(memory_format=torch.channels_last)
             result: Tensor = function(images)
-        return result[..., :height, :width].float()
+        return at_least_float32(result[..., :height, :width])
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
         reduced = self.precision == "bfloat16" or (self.precision == "auto" and device == "cuda")

@@ -182,10 +182,11 @@ def temporal_loss_official(
     difference = ((computed - sampled).abs() / (computed + sampled)).clamp(0.0, 1.0)
     photometric = masked_mean((1.0 - difference) * colour, warped.valid)
     geometry = masked_mean(difference, warped.valid)
-    return Temporal(_official_value(photometric) + _official_value(geometry), photometric, geometry)
+    return Temporal(official_value(photometric) + official_value(geometry), photometric, geometry)
 
 
-def _official_value(mean: Mean) -> Tensor:
+def official_value(mean: Mean) -> Tensor:
+    """Return the released masked mean: a constant 0 over no more than 10,000 valid entries."""
     # Selected on the device, so that the rule costs no synchronisation; the unselected branch gets zero gradient.
     return torch.where(mean.count > OFFICIAL_MIN_ELEMENTS, mean.value, torch.zeros_like(mean.total))
 

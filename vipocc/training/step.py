@@ -42,16 +42,47 @@ def training_losses(
         config: weights and variants of the losses, patches.
         jitter: generator of the places of samples in their bins, None for mid-bin samples.
     """
+    return combine(training_means(model, batch, config, jitter=jitter), config)
+
+
+def combine(means: Mapping[str, losses.Mean], config: TrainingConfig) -> dict[str, Tensor]:
+    """Return `total` and its unweighted terms from what `training_means` returned.
+
+    With the counts of a whole optimiser step in place of those of a part of its batch, these are the part's shares:
+    they add up to the losses of the whole step, and so do their gradients.
+    """
+    terms = {"rgb": means["rgb"].value}
+    if "depth" in means:
+        terms["depth"] = means["depth"].value
+    if "temporal" in means:
+        terms["temporal"] = means["temporal"].value
+    if "temporal/geometry" in means:
+        parts = means["temporal"], means["temporal/geometry"]
+        terms["temporal"] = losses.official_value(parts[0]) + losses.official_value(parts[1])
+    weights = (config.loss.rgb, config.loss.depth, config.loss.temporal)
+    return {"total": losses.total(terms["rgb"], terms.get("depth"), terms.get("temporal"), weights=weights), **terms}
+
+
+def training_means(
+    model: ViPOcc, batch: Batch, config: TrainingConfig, *, jitter: torch.Generator | None = None
+) -> dict[str, losses.Mean]:
+    """Return what the losses of a batch are means of, by name; `combine` makes losses of them.
+
+    `rgb`, `depth` and `temporal`, those that are asked for, and `temporal/geometry` of the released temporal loss.
+    Arguments as `training_losses`.
+    """
     features = _encode(model, batch, config)
-    terms = {"rgb": _colour_term(model, features, batch, config, jitter)}
+    means = {"rgb": _colour_term(model, features, batch, config, jitter)}
     if needs_depth_branch(config):
         refined = _refine(model, batch, config)
         if config.loss.depth > 0:
-            terms["depth"] = _depth_term(model, features, refined[:, 0], batch, config, jitter)
+            means["depth"] = _depth_term(model, features, refined[:, 0], batch, config, jitter)
         if config.loss.temporal > 0:
-            terms["temporal"] = _temporal_term(model, refined, batch, config)
-    weights = (config.loss.rgb, config.loss.depth, config.loss.temporal)
-    return {"total": losses.total(terms["rgb"], terms.get("depth"), terms.get("temporal"), weights=weights), **terms}
+            temporal = _temporal_term(model, refined, batch, config)
+            means["temporal"] = temporal.photometric
+            if config.loss.temporal_kind == "official":
+                means["temporal/geometry"] = temporal.geometry
+    return means
 
 
 def _encode(model: ViPOcc, batch: Batch, config: TrainingConfig) -> Tensor:
@@ -83,7 +114,7 @@ def _refine(model: ViPOcc, batch: Batch, config: TrainingConfig) -> Tensor:
 
 def _colour_term(
     model: ViPOcc, features: Tensor, batch: Batch, config: TrainingConfig, jitter: torch.Generator | None
-) -> Tensor:
+) -> losses.Mean:
     pixels = patch_pixels(batch.centres, config.patch_size)
     rays = patch_rays(pixels, batch.patch_views, batch.intrinsics, batch.key_from_view, batch.size, model.convention)
     sample = torch.arange(len(batch.images), device=features.device)[:, None]
@@ -99,7 +130,7 @@ def _colour_term(
     target = patch_colours(batch.images, pixels, batch.patch_views)
     error = losses.colour_error(rendered.colours.unflatten(1, patches[1:]), target)
     invalid = losses.invalid_rays(rendered.weights, rendered.invalid, config.loss.invalid_rays).reshape(patches)
-    return losses.colour_loss(error, invalid, config.loss.average).value
+    return losses.colour_loss(error, invalid, config.loss.average)
 
 
 def _depth_term(
@@ -109,7 +140,7 @@ def _depth_term(
     batch: Batch,
     config: TrainingConfig,
     jitter: torch.Generator | None,
-) -> Tensor:
+) -> losses.Mean:
     pixels = patch_pixels(batch.depth_centres, config.patch_size)
     key = torch.zeros_like(batch.depth_centres[..., 0])
     rays = patch_rays(pixels, key, batch.intrinsics, batch.key_from_view, batch.size, model.convention)
@@ -117,16 +148,16 @@ def _depth_term(
     rays = replace(rays, central=True)
     distance = model.render(features, batch.intrinsics[:, 0], rays, jitter=jitter).distance
     factor = patch_depth_factors(pixels, batch.intrinsics[:, 0], batch.size, model.convention)
-    return losses.depth_consistency(distance.reshape(factor.shape), factor, patch_values(refined, pixels)).value
+    return losses.depth_consistency(distance.reshape(factor.shape), factor, patch_values(refined, pixels))
 
 
-def _temporal_term(model: ViPOcc, refined: Tensor, batch: Batch, config: TrainingConfig) -> Tensor:
+def _temporal_term(model: ViPOcc, refined: Tensor, batch: Batch, config: TrainingConfig) -> losses.Temporal:
     target, reference = (2.0 * batch.images[:, view] - 1.0 for view in (0, 1))
     intrinsics, next_from_key = batch.intrinsics[:, 0], invert_rigid(batch.key_from_view[:, 1])
     depths = refined[:, 0], refined[:, 1]
     if config.loss.temporal_kind == "official":
-        return losses.temporal_loss_official(target, reference, *depths, intrinsics, next_from_key).loss
-    return losses.temporal_loss(target, reference, *depths, intrinsics, next_from_key, model.convention).loss
+        return losses.temporal_loss_official(target, reference, *depths, intrinsics, next_from_key)
+    return losses.temporal_loss(target, reference, *depths, intrinsics, next_from_key, model.convention)
 
 
 def invert_rigid(transform: Tensor) -> Tensor:
