@@ -8,7 +8,7 @@ from conftest import FRAMES, SEQUENCE, SIZE, TinyWorld
 
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.views import sample_views
-from vipocc.errors import DataError, MissingInputError
+from vipocc.errors import ConfigError, DataError, MissingInputError
 from vipocc.training.inputs import training_inputs
 from vipocc.training.samples import RunBatches, TrainingSamples, epoch_order, load_batches, sample_table
 
@@ -136,6 +136,26 @@ def test_batches_fill_up_and_resume_at_a_position() -> None:
     assert list(RunBatches(0, 7, 3)) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     assert list(RunBatches(3, 7, 3)) == [[3, 4, 5], [6, 7, 8]]
     assert len(RunBatches(3, 7, 3)) == 2
+
+
+def test_processes_and_parts_share_the_batches_of_one() -> None:
+    alone = list(RunBatches(8, 40, 12))
+    assert [batch[0] for batch in alone] == [8, 20, 32]
+    for world in (1, 2, 3):
+        for parts in (1, 2):
+            shares = [RunBatches(8, 40, 12, rank=rank, world=world, parts=parts) for rank in range(world)]
+            assert all(len(list(share)) == len(share) == 3 * parts for share in shares)
+            assert all(share.steps == 3 for share in shares)
+            for step, whole in enumerate(alone):
+                read = [list(share)[step * parts : (step + 1) * parts] for share in shares]
+                assert [position for of_rank in read for part in of_rank for position in part] == whole
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"batch of 8 .* by 3 processes; set -o training.batch_size=6 or 9"):
+        RunBatches(0, 8, 8, world=3)
+    with pytest.raises(ConfigError, match=r"by 2 processes and 2 parts in each; set -o training.batch_size=4$"):
+        RunBatches(0, 8, 3, world=2, parts=2)
 
 
 @pytest.mark.slow

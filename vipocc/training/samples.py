@@ -29,7 +29,7 @@ from vipocc.geometry.ndc import intrinsics_to_ndc
 from vipocc.geometry.poses import relative
 from vipocc.stores.reader import StoreReader
 from vipocc.training.config import TrainingConfig
-from vipocc.training.rays import choose_anchors, choose_patches, split_views, uniform_centres
+from vipocc.training.rays import choose_anchors, choose_patches, choose_split, uniform_centres
 from vipocc.training.seeds import numpy_generator
 
 Sample = dict[str, Any]
@@ -152,7 +152,7 @@ class TrainingSamples(Dataset[Sample]):
             numpy_generator(self.seed, purpose, epoch, index) for purpose in ("views", "patches", "depth", "augment")
         ]
         names = [table.groups[at] for at in group]
-        split = split_views(names, row.tolist())[int(draw[0].integers(2))]
+        split = choose_split(draw[0], names, row.tolist(), config.view_split)
         centres, views = choose_patches(
             draw[1],
             split.loss,
@@ -161,6 +161,7 @@ class TrainingSamples(Dataset[Sample]):
             share=config.view_share,
             size=self.size,
             patch=config.patch_size,
+            bounds=config.patch_bounds,
         )
         of_key = self._anchors_of(draw[2], (0,), names, row, config.depth_sampler)[0]
         sample: Sample = {
@@ -170,7 +171,9 @@ class TrainingSamples(Dataset[Sample]):
             "render_views": np.asarray(split.render, dtype=np.int64),
             "centres": centres,
             "patch_views": views,
-            "depth_centres": uniform_centres(draw[2], config.depth_patches, self.size, config.patch_size)
+            "depth_centres": uniform_centres(
+                draw[2], config.depth_patches, self.size, config.patch_size, config.patch_bounds
+            )
             if of_key is None
             else choose_anchors(draw[2], of_key, config.depth_patches),
             "flip": np.bool_(draw[3].random() < 0.5),
@@ -219,17 +222,55 @@ def colour_factors(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 class RunBatches(Sampler[list[int]]):
-    """Positions of a run in batches, from `start`, where a run is resumed, to `stop`; the last batch is filled up."""
+    """Positions of a run in batches, from `start`, where a run is resumed, to `stop`; the last batch is filled up.
 
-    def __init__(self, start: int, stop: int, batch_size: int) -> None:
+    Each global batch is cut into `world * parts` runs of positions of one length, of which this process reads `parts`
+    in order: which samples form global batch k depends neither on how many processes share it nor on how many parts
+    each of them takes it in.
+    """
+
+    def __init__(
+        self, start: int, stop: int, batch_size: int, *, rank: int = 0, world: int = 1, parts: int = 1
+    ) -> None:
+        """Divide the run.
+
+        Args:
+            start: first position.
+            stop: position after the last.
+            batch_size: samples of one optimiser step, over all processes and parts.
+            rank: number of this process, from 0.
+            world: how many processes share each batch.
+            parts: batches in which each process reads its share (gradient accumulation).
+
+        Raises:
+            ConfigError: the batch cannot be shared evenly.
+        """
+        if batch_size % (world * parts):
+            shared = " and ".join(
+                text for count, text in ((world, f"{world} processes"), (parts, f"{parts} parts in each")) if count > 1
+            )
+            below, above = batch_size // (world * parts) * world * parts, -(-batch_size // (world * parts))
+            choices = [str(size) for size in (below, above * world * parts) if size]
+            raise errors.ConfigError(
+                f"a batch of {batch_size} samples cannot be shared evenly by {shared}",
+                fix=f"set -o training.batch_size={' or '.join(choices)}",
+            )
         self.start, self.stop, self.batch_size = start, stop, batch_size
+        self.rank, self.world, self.parts = rank, world, parts
 
     def __iter__(self) -> Iterator[list[int]]:
+        length = self.batch_size // (self.world * self.parts)
         for first in range(self.start, self.stop, self.batch_size):
-            yield list(range(first, first + self.batch_size))
+            for part in range(self.rank * self.parts, (self.rank + 1) * self.parts):
+                yield list(range(first + part * length, first + (part + 1) * length))
+
+    @property
+    def steps(self) -> int:
+        """Global batches, each one optimiser step."""
+        return -(-(self.stop - self.start) // self.batch_size)
 
     def __len__(self) -> int:
-        return -(-(self.stop - self.start) // self.batch_size)
+        return self.steps * self.parts
 
 
 @dataclass(frozen=True)
