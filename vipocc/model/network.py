@@ -110,11 +110,12 @@ class ViPOcc(nn.Module):
         views: ColourViews | None = None,
         *,
         jitter: torch.Generator | None = None,
+        keep_samples: bool = False,
     ) -> Rendered:
         """Render rays given in the key camera's frame, with colours if there are `views`.
 
         features [B, C, H, W] from `encode`; intrinsics_ndc [B, 3, 3] of the key camera; `jitter` moves samples inside
-        their bins, without it they stand in the middle.
+        their bins, without it they stand in the middle; with `keep_samples` the colours of the samples come too.
         """
         with _full_precision(rays.directions):
             shape = (rays.directions.shape[0], rays.directions.shape[1])
@@ -128,6 +129,7 @@ class ViPOcc(nn.Module):
                 views,
                 hard_cap=self.config.renderer.hard_cap,
                 chunk=self._chunk(),
+                keep_samples=keep_samples,
             )
 
     @torch.no_grad()

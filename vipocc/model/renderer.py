@@ -51,6 +51,8 @@ class Rendered:
     """[B, R, V, 3] colour seen by each view, or None without views."""
     invalid: Tensor | None
     """bool [B, R, S, V] sample not seen by that view or by the key camera, or None without views."""
+    samples: Tensor | None = None
+    """[B, R, S, V, 3] colour that each view shows at each sample, only where they were asked for."""
 
 
 def sample_distances(
@@ -115,11 +117,12 @@ def render_rays(
     *,
     hard_cap: bool = True,
     chunk: int | None = None,
+    keep_samples: bool = False,
 ) -> Rendered:
     """Render rays: densities from the key view's features, colours from `views`.
 
     prepared: what `head.prepare` made of the features; intrinsics_ndc [B, 3, 3] of the key camera; distances
-    [B, R, S] of the samples. Without views only densities are computed.
+    [B, R, S] of the samples. Without views only densities are computed; `keep_samples` hands out the samples' colours.
     """
     batch, count, samples = distances.shape
     if rays.central:
@@ -135,8 +138,9 @@ def render_rays(
     points = query.points.reshape(batch, -1, 3)
     seen, invalid = colours_at(views.images, points, views.intrinsics_ndc, views.view_from_key)
     invalid = (invalid | query.unseen.reshape(batch, -1, 1)).reshape(batch, count, samples, -1)
-    colours = torch.einsum("brs,brsvc->brvc", weights, seen.reshape(batch, count, samples, *seen.shape[2:]))
-    return Rendered(distance, weights, colours, invalid)
+    seen = seen.reshape(batch, count, samples, *seen.shape[2:])
+    colours = torch.einsum("brs,brsvc->brvc", weights, seen)
+    return Rendered(distance, weights, colours, invalid, seen if keep_samples else None)
 
 
 def rays_at_once(config: RendererConfig, batch: int) -> int:

@@ -24,8 +24,13 @@ class LossConfig(Schema):
     """Weight of the temporal alignment of the refined depth (Eq. 9)."""
     temporal_kind: Literal["paper", "official"] = "paper"
     """`paper`: weight mask only, points in front of the camera; `official`: with geometry term and clamps."""
-    invalid_rays: Literal["weight_guided", "strict", "none"] = "weight_guided"
-    """Which rays carry no photometric error: most weight outside all render views, any sample outside, or none."""
+    criterion: Literal["l1+ssim", "l1", "l2"] = "l1+ssim"
+    """Photometric error of a pixel: Eq. 11, or the mean absolute or squared difference of its channels."""
+    invalid_rays: Literal["weight_guided", "weight_guided_diverse", "strict", "none"] = "weight_guided"
+    """Which rays carry no photometric error: most weight outside all render views (`diverse`: or colours that hardly
+    differ along the ray), any sample outside, or none."""
+    depth_kind: Literal["metric", "near", "normalised"] = "metric"
+    """Eq. 10 in metres, weighted towards near pixels, or of both depths stretched to 0..1 over the batch."""
     average: Literal["valid", "all"] = "valid"
     """Photometric mean over the rays that carry an error, or (the released code) over all rays."""
 
@@ -60,6 +65,11 @@ class TrainingConfig(Schema):
     """Colour patches at SNOG's anchors (uniform in a view that has none, as fisheye views), or uniform in all."""
     depth_sampler: Literal["snog", "uniform"] = "snog"
     """Depth patches at anchors of view 0, or uniform."""
+    patch_bounds: Literal["inclusive", "exclusive"] = "inclusive"
+    """Uniform patches anywhere in the image, or never over its last row and column (released code)."""
+    view_split: Literal["crosswise", "official"] = "crosswise"
+    """Loss and render views alternate over cameras and time steps; `official` does so with eight views only and else
+    draws two render views at random (the released code's mode for KITTI Raw)."""
     view_share: Literal["even", "random"] = "even"
     """Patches per loss view: the same number for each, or each patch in a view drawn at random (released code)."""
     shared_patches: bool = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +18,14 @@ from torch import Tensor
 from vipocc.errors import ConfigError, DataError
 from vipocc.geometry.ndc import Convention, depth_factor, pixel_to_ndc, ray_directions
 from vipocc.model.renderer import Rays
+
+PatchBounds: TypeAlias = Literal["inclusive", "exclusive"]
+ViewRule: TypeAlias = Literal["crosswise", "official"]
+
+OFFICIAL_VIEWS = 8
+"""Views of a sample of the released KITTI-360 mode."""
+OFFICIAL_RENDER_VIEWS = 2
+"""Render views of the released `default` mode."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,30 @@ def split_views(cameras: Sequence[str], rows: Sequence[int]) -> tuple[ViewSplit,
     )
 
 
+def choose_split(
+    rng: np.random.Generator, cameras: Sequence[str], rows: Sequence[int], rule: ViewRule = "crosswise"
+) -> ViewSplit:
+    """Return the view split of a sample.
+
+    `crosswise` is one of the two of `split_views`, by a coin. `official` is that only for the eight views of the
+    released KITTI-360 mode; any other number of views follows the released `default` mode (KITTI Raw): two views drawn
+    at random are render views and the others loss views (published_system 3.5).
+
+    Raises:
+        DataError: `official` with fewer than three views.
+    """
+    if rule == "crosswise" or len(cameras) == OFFICIAL_VIEWS:
+        return split_views(cameras, rows)[int(rng.integers(2))]
+    if len(cameras) <= OFFICIAL_RENDER_VIEWS:
+        raise DataError(
+            f"{len(cameras)} views cannot be split into {OFFICIAL_RENDER_VIEWS} render views and loss views",
+            where=", ".join(cameras),
+            fix="use training.view_split=crosswise",
+        )
+    render = tuple(sorted(rng.choice(len(cameras), OFFICIAL_RENDER_VIEWS, replace=False).tolist()))
+    return ViewSplit(tuple(view for view in range(len(cameras)) if view not in render), render)
+
+
 def share_patches(rng: np.random.Generator, count: int, views: int, share: str) -> NDArray[np.int64]:
     """Return how many of `count` patches each of `views` loss views gets: evenly, or each patch in a random view."""
     if share == "random":
@@ -70,15 +103,22 @@ def share_patches(rng: np.random.Generator, count: int, views: int, share: str) 
     return count // views + (np.arange(views) < count % views).astype(np.int64)
 
 
-def uniform_centres(rng: np.random.Generator, count: int, size: tuple[int, int], patch: int) -> NDArray[np.int32]:
-    """Return [count, 2] patch centres (x, y), uniform over all places where the whole patch is inside the image."""
+def uniform_centres(
+    rng: np.random.Generator, count: int, size: tuple[int, int], patch: int, bounds: PatchBounds = "inclusive"
+) -> NDArray[np.int32]:
+    """Return [count, 2] patch centres (x, y), uniform over all places where the whole patch is inside the image.
+
+    `exclusive` bounds leave out the last place along each axis, as the released code does, so that the last row and
+    column of pixels are never drawn (published_system 4.1: top in 0..183 and left in 0..631 at 192x640).
+    """
     height, width = size
-    if patch > min(size):
+    places = 1 if bounds == "inclusive" else 0
+    if patch - places >= min(size):
         raise ConfigError(
             f"patches of {patch} pixels do not fit into images of {height}x{width}", fix="lower training.patch_size"
         )
     corner = np.stack(
-        [rng.integers(width - patch + 1, size=count), rng.integers(height - patch + 1, size=count)], axis=-1
+        [rng.integers(width - patch + places, size=count), rng.integers(height - patch + places, size=count)], axis=-1
     )
     return (corner + patch // 2).astype(np.int32)
 
@@ -106,6 +146,7 @@ def choose_patches(
     share: str,
     size: tuple[int, int],
     patch: int,
+    bounds: PatchBounds = "inclusive",
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return centres [count, 2] (x, y) and views [count] of the colour patches of one sample.
 
@@ -117,12 +158,13 @@ def choose_patches(
         share: `even` or `random`, see `share_patches`.
         size: height and width of the images.
         patch: side of a patch.
+        bounds: of uniform patches, see `uniform_centres`.
     """
     centres, views = [], []
     for view, number in zip(loss_views, share_patches(rng, count, len(loss_views), share), strict=True):
         held = anchors[view]
         if held is None:
-            centres.append(uniform_centres(rng, int(number), size, patch))
+            centres.append(uniform_centres(rng, int(number), size, patch, bounds))
         else:
             centres.append(choose_anchors(rng, held, int(number)))
         views.append(np.full(int(number), view, dtype=np.int64))

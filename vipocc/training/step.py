@@ -123,14 +123,15 @@ def _colour_term(
         intrinsics_ndc=batch.intrinsics[sample, batch.render_views],
         view_from_key=invert_rigid(batch.key_from_view[sample, batch.render_views]),
     )
-    rendered = model.render(features, batch.intrinsics[:, 0], rays, views, jitter=jitter)
+    keep = config.loss.invalid_rays == "weight_guided_diverse"
+    rendered = model.render(features, batch.intrinsics[:, 0], rays, views, jitter=jitter, keep_samples=keep)
     assert rendered.colours is not None
     assert rendered.invalid is not None
     patches = pixels.shape[:-1]  # [B, P, size, size]
     target = patch_colours(batch.images, pixels, batch.patch_views)
-    error = losses.colour_error(rendered.colours.unflatten(1, patches[1:]), target)
-    invalid = losses.invalid_rays(rendered.weights, rendered.invalid, config.loss.invalid_rays).reshape(patches)
-    return losses.colour_loss(error, invalid, config.loss.average)
+    error = losses.colour_error(rendered.colours.unflatten(1, patches[1:]), target, config.loss.criterion)
+    invalid = losses.invalid_rays(rendered.weights, rendered.invalid, config.loss.invalid_rays, rendered.samples)
+    return losses.colour_loss(error, invalid.reshape(patches), config.loss.average)
 
 
 def _depth_term(
@@ -148,7 +149,8 @@ def _depth_term(
     rays = replace(rays, central=True)
     distance = model.render(features, batch.intrinsics[:, 0], rays, jitter=jitter).distance
     factor = patch_depth_factors(pixels, batch.intrinsics[:, 0], batch.size, model.convention)
-    return losses.depth_consistency(distance.reshape(factor.shape), factor, patch_values(refined, pixels))
+    wanted = patch_values(refined, pixels)
+    return losses.depth_consistency(distance.reshape(factor.shape), factor, wanted, config.loss.depth_kind)
 
 
 def _temporal_term(model: ViPOcc, refined: Tensor, batch: Batch, config: TrainingConfig) -> losses.Temporal:
