@@ -43,7 +43,10 @@ class TrainingConfig(Schema):
     max_steps: int | None = Field(default=None, ge=1)
     """Length of the run in optimiser steps, instead of `epochs`."""
     batch_size: int = Field(default=8, ge=1)
-    """Samples in one optimiser step."""
+    """Samples in one optimiser step, over all processes and `accumulate` parts."""
+    accumulate: int = Field(default=1, ge=1)
+    """Parts in which each process takes its share of a batch through the model one after another: the same gradient
+    (but for batch normalisation, which sees a part) in less memory, for a third more time."""
     learning_rate: float = Field(default=1e-4, gt=0.0)
     """Initial learning rate of Adam."""
     decay_factor: float = Field(default=0.1, gt=0.0, le=1.0)
@@ -54,6 +57,9 @@ class TrainingConfig(Schema):
     """Decay after each so many samples instead (the released code: 120,000 steps of 8 samples)."""
     gradient_clip: float | None = Field(default=None, gt=0.0)
     """Largest norm of the gradient, or null for none (published)."""
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Decay of a running average of the weights, for example 0.999, which is then what is validated and saved; null
+    for none (published)."""
 
     patches: int = Field(default=64, ge=1)
     """Colour patches of each sample, shared evenly among its loss views (64: 16 of each of four)."""
@@ -93,13 +99,19 @@ class TrainingConfig(Schema):
     """Processes that read samples; 0 reads in the trainer's own."""
     prefetch: int = Field(default=2, ge=1)
     """Batches that each worker reads ahead."""
+    deterministic: bool = False
+    """Only operations that give the same bits every time: slower on CUDA, and one that has no such form is an error."""
 
     log_every: int = Field(default=10, ge=1)
     """Steps between lines of metrics.jsonl."""
     tensorboard: bool = True
     """Also write TensorBoard event files."""
+    wandb: str | None = None
+    """Also send the figures to this project of Weights & Biases, which must be installed."""
     checkpoint_every: int = Field(default=1000, ge=1)
     """Steps between checkpoints; one is always written at the end."""
+    save_in_background: bool = True
+    """Write checkpoints from a copy in memory while training goes on."""
     keep: int = Field(default=3, ge=1)
     """Newest checkpoints that are kept, besides the best."""
     validate_every: int = Field(default=2000, ge=1)
