@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vipocc"
-LEAVES = {"errors", "config", "workspace", "progress", "pictures", "page", "charts"}
+LEAVES = {"errors", "config", "workspace", "progress", "pictures", "page", "charts", "licences", "torch_files"}
 ALLOWED: dict[str, set[str]] = {
     "geometry": set(),
     "stores": set(),

@@ -17,24 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vipocc.errors import CheckpointError
+from vipocc.licences import known_licence
 
 if TYPE_CHECKING:
     import torch
-
-LICENCES = {
-    "depth-anything/depth-anything-v2-metric-outdoor-small-hf": "apache-2.0",
-    "depth-anything/depth-anything-v2-metric-indoor-small-hf": "apache-2.0",
-    "depth-anything/depth-anything-v2-metric-outdoor-base-hf": "cc-by-nc-4.0",
-    "depth-anything/depth-anything-v2-metric-indoor-base-hf": "cc-by-nc-4.0",
-    "depth-anything/depth-anything-v2-metric-outdoor-large-hf": "cc-by-nc-4.0",
-    "depth-anything/depth-anything-v2-metric-indoor-large-hf": "cc-by-nc-4.0",
-    "idea-research/grounding-dino-tiny": "apache-2.0",
-    "idea-research/grounding-dino-base": "apache-2.0",
-    "facebook/sam-vit-base": "apache-2.0",
-    "facebook/sam-vit-large": "apache-2.0",
-    "facebook/sam-vit-huge": "apache-2.0",
-}
-"""Licences of the models that users take, for cards that state none. Lower-case hub ids."""
 
 _HUB_FILES = ["*.json", "*.txt", "*.safetensors", "README.md"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -240,10 +226,5 @@ def _licence(name: str, folder: Path) -> str:
         stated = re.search(r"^license:\s*(\S+)", head.group(1), re.MULTILINE) if head else None
         if stated:
             return stated.group(1).strip("'\"")
-    known = LICENCES.get(name.lower())
-    if known is None:
-        # A folder filled by `hf download` usually keeps the repository's own name.
-        known = next(
-            (text for hub_id, text in LICENCES.items() if hub_id.endswith("/" + folder.name.lower())), "unknown"
-        )
-    return known
+    known = known_licence(name)
+    return known if known != "unknown" else known_licence(folder.name)
