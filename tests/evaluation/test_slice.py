@@ -25,7 +25,6 @@ from vipocc.evaluation.occupancy import (
     lidar_truth,
     predict_density,
     published_truth,
-    slice_points,
 )
 from vipocc.evaluation.protocols import LIDAR_DEPTH, PUBLISHED_OCCUPANCY, slice_protocol
 from vipocc.evaluation.report import Report
@@ -106,22 +105,6 @@ def truth_of(key: FrameKey) -> SliceTruth | str:
         return "no LiDAR ground truth"
     z = np.linspace(20, 4, 160)[:, None].repeat(80, 1)
     return SliceTruth(z > 10, (z < 9) & (key.row != 4), no_objects="no boxes")
-
-
-def test_the_grid_is_the_published_one() -> None:
-    """Golden G10, in the level frame; the camera's frame is 5 degrees below it."""
-    points = slice_points().astype(np.float64)
-    assert points.shape == (12_800, 3)
-    c, s = 0.9961947, 0.0871557
-    level_from_camera = np.array([[1, 0, 0], [0, c, s], [0, -s, c]])
-    level = points @ level_from_camera.T
-    np.testing.assert_allclose(level[0], [-4, 0.375, 20], atol=1e-5)
-    np.testing.assert_allclose(level[-1], [4, 0.375, 4], atol=1e-5)
-    np.testing.assert_allclose(level[80], [-4, 0.375, 20 - 16 / 159], atol=1e-5)
-    np.testing.assert_allclose(level[1], [-4 + 8 / 79, 0.375, 20], atol=1e-5)
-    # The camera looks down, so what is level with it and far away stands above its axis.
-    assert points[0, 1] == pytest.approx(0.375 * c - 20 * s, abs=1e-5)
-    assert points[0, 2] == pytest.approx(0.375 * s + 20 * c, abs=1e-5)
 
 
 def test_occupancy_counts_uses_and_skips(config: Any) -> None:

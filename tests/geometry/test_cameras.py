@@ -19,24 +19,6 @@ FISHEYE = Mei(2.2134, 0.016798, 1.654877, 4.222e-4, 4.246e-4, 1336.322, 1335.788
 STEREO = Pinhole(552.554261, 552.554261, 682.049453, 238.769549, 1408, 376)
 
 
-def test_fisheye_table_golden_g1() -> None:
-    table = fisheye_table_ndc_reference(
-        np.array([[0.8, 0, 0], [0, 3, 0.2], [0, 0, 1]]),
-        (4, 6),
-        xi=2.2,
-        k1=0.017,
-        k2=1.65,
-        gamma1=1.9,
-        gamma2=1.9,
-        u0=0.02,
-        v0=0.01,
-        source_from_target=virtual_rotation(-15.0),
-    )
-    golden = {(0, 0): (-0.490253, -0.042067), (1, 2): (-0.123394, 0.059958), (3, 5): (0.559857, 0.233025)}
-    for place, value in golden.items():
-        np.testing.assert_allclose(table[place], value, atol=1e-6)
-
-
 def test_official_fisheye_table_is_the_reference_looked_up_corner_aligned() -> None:
     size = (192, 640)
     k = STEREO.resized(size, "official").matrix

@@ -12,15 +12,9 @@ from vipocc.model.field import (
     PointQuery,
     colours_at,
     density_at,
-    depth_code,
-    positional_encoding,
     sample_features,
     sample_features_reference,
 )
-
-G2 = """.1 -.2 .5 .149438 -.29552 .681639 .988771 .955337 .731689 .29552 -.564642 .997495 .955337 .825336 .070737
-.564642 -.932039 .14112 .825336 .362358 -.989992 .932039 -.675463 -.279415 .362358 -.737394 .96017 .675463 .996165
--.536573 -.737394 .087499 .843854 -.996165 .174327 -.905578 .087499 -.984688 .42418"""
 
 
 def head(hidden: int = 24, channels: int = 10) -> MLPHead:
@@ -34,17 +28,6 @@ def scattered(batch: int, count: int, seed: int = 0) -> torch.Tensor:
     """Points in front of, beside and behind the camera."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, count, 3, generator=generator) * 6.0 + torch.tensor([0.0, 0.0, 8.0])
-
-
-def test_golden_positional_encoding() -> None:
-    expected = torch.tensor([float(number) for number in G2.split()])
-    torch.testing.assert_close(positional_encoding(torch.tensor([0.1, -0.2, 0.5])), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_golden_depth_code() -> None:
-    z = torch.tensor([3.0, 10.0, 80.0, 100.0, 1.0, 0.0005])
-    expected = torch.tensor([1.0, -0.454545, -1.0, -1.015584, 5.155844, 6232.688])
-    torch.testing.assert_close(depth_code(z), expected, rtol=1e-5, atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)

@@ -11,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vipocc.data_manifests.ground_truth.occupancy import (
-    SLICE_GRID,
     Rule,
-    SliceGrid,
     angular_profile,
     angular_profile_reference,
     level_from_world,
@@ -26,52 +24,6 @@ from vipocc.errors import DataError, UsageError
 from vipocc.geometry.poses import check_rigid, from_rotation, invert, rotation_x, rotation_y, transform_points
 
 LEVEL_FROM_VELO = np.array([[0.0, -1, 0, 0], [0, 0, -1, -0.1], [1, 0, 0, 0], [0, 0, 0, 1]])
-
-
-def golden_scene() -> tuple[list[np.ndarray], np.ndarray]:
-    angle = 2 * np.pi * np.arange(1440) / 1440 - np.pi + 0.001
-    radius = 8 + 3 * np.sin(3 * angle)
-    sweep = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.full(1440, -0.5)], axis=-1)
-    transforms = np.repeat(LEVEL_FROM_VELO[None], 6, axis=0)
-    transforms[:, 2, 3] = np.arange(6)
-    return [sweep] * 6, transforms
-
-
-@pytest.mark.parametrize("compute", [occupancy_ground_truth, occupancy_ground_truth_reference])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_occupancy_golden_g9(compute, dtype) -> None:
-    sweeps, transforms = golden_scene()
-    occupied, visible = compute([sweep.astype(dtype) for sweep in sweeps], transforms)
-    assert occupied.shape == visible.shape == (160, 80)
-    assert occupied.dtype == visible.dtype == np.bool_
-    assert int(occupied.sum()) == 8081
-    assert int(visible.sum()) == 2619
-    assert int((occupied & ~visible).sum()) == 7855
-    assert int(np.flatnonzero(occupied).sum()) % 1_000_003 == 538_888
-    assert int(np.flatnonzero(visible).sum()) % 1_000_003 == 449_056
-
-
-def test_profile_golden_g9() -> None:
-    sweeps, transforms = golden_scene()
-    for profile in (
-        angular_profile(Sweep(sweeps[0]), transforms[0]),
-        angular_profile_reference(sweeps[0], transforms[0]),
-    ):
-        assert profile.shape == (362, 2)
-        np.testing.assert_allclose(profile[1], (-3.132866, 7.873231), atol=5e-6)
-        np.testing.assert_allclose(profile[181], (0.008727, 8.009), atol=5e-6)
-        np.testing.assert_allclose(profile[0], (profile[360, 0] - 2 * np.pi, profile[360, 1]))
-        np.testing.assert_allclose(profile[361], (profile[1, 0] + 2 * np.pi, profile[1, 1]))
-
-
-def test_grid_golden_g10() -> None:
-    cells = slice_grid()
-    assert cells.shape == (80 * 1 * 160, 3)
-    np.testing.assert_array_equal(cells[0], (-4, 0.375, 20))
-    np.testing.assert_array_equal(cells[-1], (4, 0.375, 4))
-    assert cells[1, 2] == 20.0, "z is the slower axis"
-    assert SLICE_GRID.reach == pytest.approx(np.sqrt(416))
-    assert SliceGrid(z_range=(50.0, 4.0), rows=460).reach == pytest.approx(50.16, abs=5e-3)
 
 
 def drive(seed: int, sweeps: int, count: int, spacing: float) -> tuple[list[np.ndarray], np.ndarray]:
