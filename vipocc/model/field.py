@@ -7,6 +7,7 @@ that layer is applied to the feature map once, before it is sampled, instead of 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,8 +32,10 @@ def depth_code(z: Tensor, near: float = 3.0, far: float = 80.0) -> Tensor:
 def positional_encoding(x: Tensor, frequencies: int = 6, base: float = 1.5) -> Tensor:
     """[..., D] -> [..., D (1 + 2 frequencies)]: x, then sin(f x) and cos(f x) for f = base, 2 base, 4 base, … (G2)."""
     octaves = base * 2.0 ** torch.arange(frequencies, device=x.device, dtype=x.dtype)
-    angles = x[..., None, :] * octaves[:, None]
-    waves = torch.stack([torch.sin(angles), torch.cos(angles)], dim=-2)
+    # The cosine is the sine a quarter turn on, in one fused product and sum as the released code has it: outside the
+    # image angles grow until float32 rounds that turn, and what it rounds to is what released weights were trained on.
+    quarter = torch.arange(2, device=x.device, dtype=x.dtype) * (math.pi / 2.0)
+    waves = torch.sin(torch.addcmul(quarter[:, None], x[..., None, None, :], octaves[:, None, None]))
     return torch.cat([x, waves.flatten(-3)], dim=-1)
 
 
