@@ -3,7 +3,7 @@ from __future__ import annotations
 import pickle
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def _renaming(name: str) -> Any:
                 else:
                     super().save_global(obj, name)
 
-        Pickler.dispatch = {**Pickler.dispatch, type(len): Pickler.save_global}
+            dispatch: ClassVar[dict[type, Any]] = {**pickle._Pickler.dispatch, type(len): save_global}  # type: ignore
 
         @staticmethod
         def dump(obj: Any, file: Any, protocol: int = 2) -> None:
