@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import FRAMES, SEQUENCE, SIZE, TinyWorld
+from torch.utils.data import default_collate
 
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.views import sample_views
 from vipocc.errors import ConfigError, DataError, MissingInputError
 from vipocc.training.inputs import training_inputs
-from vipocc.training.samples import RunBatches, TrainingSamples, epoch_order, load_batches, sample_table
+from vipocc.training.samples import Share, TrainingSamples, epoch_order, sample_table
+from vipocc.training.stream import RunBatches, load_batches
 
 
 def open_samples(world: TinyWorld, *overrides: str) -> TrainingSamples:
@@ -133,22 +135,23 @@ def test_orders_of_epochs_are_permutations_that_differ() -> None:
 
 
 def test_batches_fill_up_and_resume_at_a_position() -> None:
-    assert list(RunBatches(0, 7, 3)) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
-    assert list(RunBatches(3, 7, 3)) == [[3, 4, 5], [6, 7, 8]]
+    assert list(RunBatches(0, 7, 3)) == [Share(range(first, first + 3), first) for first in (0, 3, 6)]
+    assert list(RunBatches(3, 7, 3)) == [Share(range(first, first + 3), first) for first in (3, 6)]
     assert len(RunBatches(3, 7, 3)) == 2
 
 
 def test_processes_and_parts_share_the_batches_of_one() -> None:
     alone = list(RunBatches(8, 40, 12))
-    assert [batch[0] for batch in alone] == [8, 20, 32]
+    assert [share.first for share in alone] == [8, 20, 32]
     for world in (1, 2, 3):
         for parts in (1, 2):
             shares = [RunBatches(8, 40, 12, rank=rank, world=world, parts=parts) for rank in range(world)]
             assert all(len(list(share)) == len(share) == 3 * parts for share in shares)
             assert all(share.steps == 3 for share in shares)
             for step, whole in enumerate(alone):
-                read = [list(share)[step * parts : (step + 1) * parts] for share in shares]
-                assert [position for of_rank in read for part in of_rank for position in part] == whole
+                read = [part for share in shares for part in list(share)[step * parts : (step + 1) * parts]]
+                assert [position for part in read for position in part.positions] == list(whole.positions)
+                assert {part.first for part in read} == {whole.first}
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
@@ -156,6 +159,37 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
         RunBatches(0, 8, 8, world=3)
     with pytest.raises(ConfigError, match=r"by 2 processes and 2 parts in each; set -o training.batch_size=4$"):
         RunBatches(0, 8, 3, world=2, parts=2)
+
+
+PLAIN = ("training.sampler=uniform", "training.depth_sampler=uniform")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [(), PLAIN, ("training.colour_jitter=true",), ("training.loss.depth=0", "training.loss.temporal=0")],
+    ids=["as_it_is", "uniform", "colours", "no_depth"],
+)
+def test_a_batch_is_its_samples_read_one_by_one(shared_world: TinyWorld, overrides: tuple[str, ...]) -> None:
+    samples = open_samples(shared_world, *overrides)
+    for share in RunBatches(9, 17, 4):
+        batch = samples.batch(share).tensors()
+        expected = default_collate([samples[position] for position in share.positions])
+        assert batch.keys() == expected.keys()
+        for name, value in expected.items():
+            assert batch[name].dtype == value.dtype
+            torch.testing.assert_close(batch[name], value, rtol=0, atol=0, equal_nan=True)
+
+
+def test_shared_patches_are_those_of_the_global_batchs_first_sample(shared_world: TinyWorld) -> None:
+    samples = open_samples(shared_world, "training.shared_patches=true", *PLAIN)
+    for share in RunBatches(0, 4, 4, rank=1, world=2):
+        batch, first = samples.batch(share).tensors(), samples[share.first]
+        for position in (0, 1):
+            for name in ("render_views", "centres", "patch_views", "depth_centres", "flip"):
+                assert np.array_equal(batch[name][position], first[name])
+            own = samples[share.positions[position]]
+            assert np.array_equal(batch["images"][position], own["images"])
+            assert int(batch["index"][position]) == int(own["index"])
 
 
 @pytest.mark.slow

@@ -172,7 +172,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
 def test_loss_falls_on_fixed_rays(shared_world: TinyWorld) -> None:
     from test_samples import open_samples
 
-    from vipocc.training.samples import RunBatches, load_batches
+    from vipocc.training.stream import RunBatches, load_batches
 
     samples = open_samples(shared_world)
     raw = next(iter(load_batches(samples, RunBatches(0, 2, 2), workers=0, prefetch=1, pinned=False)))
@@ -216,7 +216,7 @@ def test_colour_jitter_tensorboard_and_a_branchless_model(world: TinyWorld, quie
 def test_missing_priors_give_pixels_no_gradient_and_no_nan(world: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     from test_samples import open_samples
 
-    from vipocc.training.samples import RunBatches, load_batches
+    from vipocc.training.stream import RunBatches, load_batches
 
     samples = open_samples(world)
     raw = next(iter(load_batches(samples, RunBatches(0, 2, 2), workers=0, prefetch=1, pinned=False)))

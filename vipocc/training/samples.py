@@ -7,7 +7,7 @@ the run is the same whichever process reads it and wherever a run was resumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,19 +17,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import Dataset
 
 from vipocc import errors
 from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.views import prepared_intrinsics, prepared_poses, view_offsets
-from vipocc.errors import VipoccError
 from vipocc.geometry.cameras import Pinhole
 from vipocc.geometry.ndc import intrinsics_to_ndc
 from vipocc.geometry.poses import relative
 from vipocc.stores.reader import StoreReader
 from vipocc.training.config import TrainingConfig
-from vipocc.training.rays import choose_anchors, choose_patches, choose_split, uniform_centres
+from vipocc.training.packing import Packed
+from vipocc.training.rays import ViewSplit, choose_anchors, choose_patches, choose_split, uniform_centres
 from vipocc.training.seeds import numpy_generator
 
 Sample = dict[str, Any]
@@ -115,6 +115,31 @@ class SamplePaths:
     anchors: Path | None
 
 
+@dataclass(frozen=True)
+class Share:
+    """Positions of a run that one process reads at once: all of a global batch, or a part of it."""
+
+    positions: range
+    first: int
+    """Position of the global batch's first sample, whose choices are those of all with `training.shared_patches`."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A sample before anything of it is read."""
+
+    position: int
+    epoch: int
+    index: int
+    groups: list[str]
+    rows: list[int]
+    split: ViewSplit
+
+
+Anchors = Mapping[tuple[str, int], NDArray[np.integer[Any]]]
+"""Anchors [draws, A, 2] by group and row."""
+
+
 class TrainingSamples(Dataset[Sample]):
     """The samples of a run by position: position p is sample `order(p // N)[p % N]` of epoch `p // N`."""
 
@@ -135,6 +160,12 @@ class TrainingSamples(Dataset[Sample]):
     def _anchors(self) -> StoreReader | None:
         return None if self.paths.anchors is None else StoreReader(self.paths.anchors)
 
+    @cached_property
+    def _with_anchors(self) -> dict[str, NDArray[np.bool_]]:
+        """For each group that has anchors, which of its rows do."""
+        held = self._anchors
+        return {} if held is None else {name: held.rows(name) for name in self.table.groups if held.has(name)}
+
     def __getstate__(self) -> dict[str, Any]:
         # Readers hold handles of this process; a worker opens its own.
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
@@ -144,70 +175,155 @@ class TrainingSamples(Dataset[Sample]):
         epoch, within = divmod(position, len(self.table))
         return epoch, int(epoch_order(self.seed, epoch, len(self.table))[within])
 
-    def __getitem__(self, position: int) -> Sample:
-        epoch, index = self.place(position)
-        table, config = self.table, self.config
-        group, row = table.group[index].numpy(), table.row[index].numpy()
-        draw = [
-            numpy_generator(self.seed, purpose, epoch, index) for purpose in ("views", "patches", "depth", "augment")
+    def batch(self, share: Share, *, shared: bool = False) -> Packed:
+        """Return the samples of a share, each tensor with a leading dimension B; `[position]` is the plain twin.
+
+        All rows of the batch are asked for at once and are decompressed into the batch itself: images [B, V, H, W, 3]
+        uint8, intrinsics [B, V, 3, 3], key_from_view [B, V, 4, 4], render_views [B, K], centres [B, P, 2] and
+        patch_views [B, P] of the colour patches, depth_centres [B, P', 2], flip [B], position [B], index [B];
+        colour_factors [B, 8] with `colour_jitter`, prior_depth [B, 2, H, W] float16 in metres where a loss needs it.
+
+        Args:
+            share: which samples.
+            shared: whether the memory can be handed to another process without a copy.
+
+        Raises:
+            MissingInputError: a row is not in its store.
+            StoreError: a shard is missing, truncated or altered.
+        """
+        places = [self._place(position) for position in share.positions]
+        deciding = [self._place(share.first)] if self.config.shared_patches else places
+        anchors = self._read_anchors([where for place in deciding for where in self._anchors_wanted(place)])
+        choices = [self._choices(place, anchors) for place in deciding]
+        if self.config.shared_patches:
+            choices *= len(places)
+        small = [
+            {**self._calibration(place), **choice, **self._own(place)}
+            for place, choice in zip(places, choices, strict=True)
         ]
-        names = [table.groups[at] for at in group]
-        split = choose_split(draw[0], names, row.tolist(), config.view_split)
+        columns = {name: torch.from_numpy(np.stack([sample[name] for sample in small])) for name in small[0]}
+        shapes = {name: (tuple(column.shape), column.dtype) for name, column in columns.items()}
+        views, size = len(places[0].groups), self.size
+        shapes["images"] = (len(places), views, *size, 3), torch.uint8
+        if self._depth is not None:
+            shapes["prior_depth"] = (len(places), 2, *size), torch.float16
+        packed = Packed.allocate(shapes, shared=shared)
+        tensors = packed.tensors()
+        for name, column in columns.items():
+            tensors[name].copy_(column)
+        frames = [where for place in places for where in zip(place.groups, place.rows, strict=True)]
+        self._frames.gather(frames, "rgb", out=tensors["images"].flatten(0, 1).numpy())
+        if self._depth is not None:
+            _gather_depth(
+                self._depth,
+                [(place.groups[0], row) for place in places for row in place.rows[:2]],
+                tensors["prior_depth"].flatten(0, 1).numpy(),
+            )
+        return packed
+
+    def __getitem__(self, position: int) -> Sample:
+        place = self._place(position)
+        anchors = {
+            (group, row): self._anchors.read(group, row, "anchors")
+            for group, row in self._anchors_wanted(place)
+            if self._anchors is not None
+        }
+        images = np.empty((len(place.groups), *self.size, 3), dtype=np.uint8)
+        for view, (group, row) in enumerate(zip(place.groups, place.rows, strict=True)):
+            images[view] = self._frames.read(group, row, "rgb")
+        sample = {**self._calibration(place), **self._choices(place, anchors), **self._own(place), "images": images}
+        if self._depth is not None:
+            depth = self._depth.read_many(place.groups[0], place.rows[:2], "depth")
+            sample["prior_depth"] = depth.astype(np.float16, copy=False)
+        return sample
+
+    def _place(self, position: int) -> _Place:
+        epoch, index = self.place(position)
+        groups = [self.table.groups[at] for at in self.table.group[index].tolist()]
+        rows = self.table.row[index].tolist()
+        split = choose_split(numpy_generator(self.seed, "views", epoch, index), groups, rows, self.config.view_split)
+        return _Place(position, epoch, index, groups, rows, split)
+
+    def _calibration(self, place: _Place) -> Sample:
+        table = self.table
+        return {
+            "intrinsics": table.intrinsics[table.group[place.index]].numpy(),
+            "key_from_view": table.key_from_view[place.index].numpy(),
+        }
+
+    def _choices(self, place: _Place, anchors: Anchors) -> Sample:
+        """Return what is chosen of a sample's views: which are rendered from, the patches, and the flip."""
+        config = self.config
+        patches, depth, augment = self._generators(place, "patches", "depth", "augment")
         centres, views = choose_patches(
-            draw[1],
-            split.loss,
-            self._anchors_of(draw[1], split.loss, names, row, config.sampler),
+            patches,
+            place.split.loss,
+            self._draw_of(patches, place, place.split.loss if config.sampler == "snog" else (), anchors),
             count=config.patches,
             share=config.view_share,
             size=self.size,
             patch=config.patch_size,
             bounds=config.patch_bounds,
         )
-        of_key = self._anchors_of(draw[2], (0,), names, row, config.depth_sampler)[0]
-        sample: Sample = {
-            "images": self._images(names, row),
-            "intrinsics": table.intrinsics[group].numpy(),
-            "key_from_view": table.key_from_view[index].numpy(),
-            "render_views": np.asarray(split.render, dtype=np.int64),
+        of_key = self._draw_of(depth, place, (0,) if config.depth_sampler == "snog" else (), anchors)[0]
+        return {
+            "render_views": np.asarray(place.split.render, dtype=np.int64),
             "centres": centres,
             "patch_views": views,
             "depth_centres": uniform_centres(
-                draw[2], config.depth_patches, self.size, config.patch_size, config.patch_bounds
+                depth, config.depth_patches, self.size, config.patch_size, config.patch_bounds
             )
             if of_key is None
-            else choose_anchors(draw[2], of_key, config.depth_patches),
-            "flip": np.bool_(draw[3].random() < 0.5),
-            "position": np.int64(position),
-            "index": np.int64(index),
+            else choose_anchors(depth, of_key, config.depth_patches),
+            "flip": np.bool_(augment.random() < 0.5),
         }
-        if config.colour_jitter:
-            sample["colour_factors"] = colour_factors(draw[3])
-        if self._depth is not None:
-            sample["prior_depth"] = self._depth.read_many(names[0], row[:2].tolist(), "depth").astype(
-                np.float16, copy=False
-            )
-        return sample
 
-    def _images(self, names: list[str], row: NDArray[np.int32]) -> NDArray[np.uint8]:
-        images = np.empty((len(names), *self.size, 3), dtype=np.uint8)
-        for name in dict.fromkeys(names):
-            views = [view for view, of_view in enumerate(names) if of_view == name]
-            images[views] = self._frames.read_many(name, row[views].tolist(), "rgb")
-        return images
+    def _own(self, place: _Place) -> Sample:
+        """Return what is never shared among the samples of a batch: how colours vary, and which sample it is."""
+        own: Sample = {"position": np.int64(place.position), "index": np.int64(place.index)}
+        if self.config.colour_jitter:
+            (augment,) = self._generators(place, "augment")
+            augment.random()  # the flip's
+            own["colour_factors"] = colour_factors(augment)
+        return own
 
-    def _anchors_of(
-        self, rng: np.random.Generator, views: tuple[int, ...], names: list[str], row: NDArray[np.int32], sampler: str
+    def _generators(self, place: _Place, *purposes: str) -> list[np.random.Generator]:
+        return [numpy_generator(self.seed, purpose, place.epoch, place.index) for purpose in purposes]
+
+    def _anchors_wanted(self, place: _Place) -> list[tuple[str, int]]:
+        """Return group and row of every image of a sample whose anchors its choices look at, and that has some."""
+        config = self.config
+        views = {
+            *(place.split.loss if config.sampler == "snog" else ()),
+            *((0,) if config.depth_sampler == "snog" else ()),
+        }
+        places = [(place.groups[view], place.rows[view]) for view in sorted(views)]
+        return [(group, row) for group, row in places if group in self._with_anchors and self._with_anchors[group][row]]
+
+    def _read_anchors(self, places: list[tuple[str, int]]) -> Anchors:
+        if self._anchors is None or not places:
+            return {}
+        different = list(dict.fromkeys(places))
+        return dict(zip(different, self._anchors.gather(different, "anchors"), strict=True))
+
+    def _draw_of(
+        self, rng: np.random.Generator, place: _Place, views: tuple[int, ...], anchors: Anchors
     ) -> list[NDArray[np.integer[Any]] | None]:
         """Return one random draw of the anchors of each view in `views` that has some, None for the others."""
-        found: list[NDArray[np.integer[Any]] | None] = [None] * len(names)
-        if sampler == "uniform" or self._anchors is None:
-            return found
+        found: list[NDArray[np.integer[Any]] | None] = [None] * len(place.groups)
         for view in views:
-            name = names[view]
-            if self._anchors.has(name) and self._anchors.rows(name)[row[view]]:
-                draws = self._anchors.read(name, int(row[view]), "anchors")
+            draws = anchors.get((place.groups[view], place.rows[view]))
+            if draws is not None:
                 found[view] = draws[rng.integers(len(draws))]
         return found
+
+
+def _gather_depth(reader: StoreReader, places: list[tuple[str, int]], out: NDArray[np.float16]) -> None:
+    """Read pseudo-depth, which a store may hold as float32, as float16."""
+    if reader.spec.array("depth").dtype == "float16":
+        reader.gather(places, "depth", out=out)
+    else:
+        out[...] = reader.gather(places, "depth")
 
 
 @lru_cache(maxsize=2)
@@ -219,113 +335,3 @@ def epoch_order(seed: int, epoch: int, samples: int) -> NDArray[np.int64]:
 def colour_factors(rng: np.random.Generator) -> NDArray[np.float32]:
     """Return [8]: factors of brightness, contrast, saturation, the shift of the hue, and the order of the four."""
     return np.concatenate([rng.uniform(0.8, 1.2, 3), rng.uniform(-0.1, 0.1, 1), rng.permutation(4)]).astype(np.float32)
-
-
-class RunBatches(Sampler[list[int]]):
-    """Positions of a run in batches, from `start`, where a run is resumed, to `stop`; the last batch is filled up.
-
-    Each global batch is cut into `world * parts` runs of positions of one length, of which this process reads `parts`
-    in order: which samples form global batch k depends neither on how many processes share it nor on how many parts
-    each of them takes it in.
-    """
-
-    def __init__(
-        self, start: int, stop: int, batch_size: int, *, rank: int = 0, world: int = 1, parts: int = 1
-    ) -> None:
-        """Divide the run.
-
-        Args:
-            start: first position.
-            stop: position after the last.
-            batch_size: samples of one optimiser step, over all processes and parts.
-            rank: number of this process, from 0.
-            world: how many processes share each batch.
-            parts: batches in which each process reads its share (gradient accumulation).
-
-        Raises:
-            ConfigError: the batch cannot be shared evenly.
-        """
-        if batch_size % (world * parts):
-            shared = " and ".join(
-                text for count, text in ((world, f"{world} processes"), (parts, f"{parts} parts in each")) if count > 1
-            )
-            below, above = batch_size // (world * parts) * world * parts, -(-batch_size // (world * parts))
-            choices = [str(size) for size in (below, above * world * parts) if size]
-            raise errors.ConfigError(
-                f"a batch of {batch_size} samples cannot be shared evenly by {shared}",
-                fix=f"set -o training.batch_size={' or '.join(choices)}",
-            )
-        self.start, self.stop, self.batch_size = start, stop, batch_size
-        self.rank, self.world, self.parts = rank, world, parts
-
-    def __iter__(self) -> Iterator[list[int]]:
-        length = self.batch_size // (self.world * self.parts)
-        for first in range(self.start, self.stop, self.batch_size):
-            for part in range(self.rank * self.parts, (self.rank + 1) * self.parts):
-                yield list(range(first + part * length, first + (part + 1) * length))
-
-    @property
-    def steps(self) -> int:
-        """Global batches, each one optimiser step."""
-        return -(-(self.stop - self.start) // self.batch_size)
-
-    def __len__(self) -> int:
-        return self.steps * self.parts
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """An error on its way out of a worker; exceptions themselves lose their parts when they are pickled."""
-
-    kind: str
-    what: str
-    where: str | None
-    fix: str | None
-
-
-class _Guarded(Dataset[Sample | _Failure]):
-    """Samples whose errors travel as values."""
-
-    def __init__(self, samples: Dataset[Sample]) -> None:
-        self.samples = samples
-
-    def __getitem__(self, position: int) -> Sample | _Failure:
-        try:
-            return self.samples[position]
-        except VipoccError as error:
-            return _Failure(type(error).__name__, error.what, error.where, error.fix)
-
-
-def _collate(items: list[Sample | _Failure]) -> Any:
-    failure = next((item for item in items if isinstance(item, _Failure)), None)
-    return failure or default_collate(items)
-
-
-def _single_thread(_worker: int) -> None:
-    # Workers are one per core already, and reading needs no linear algebra.
-    torch.set_num_threads(1)
-
-
-def load_batches(
-    samples: Dataset[Sample], batches: RunBatches, *, workers: int, prefetch: int, pinned: bool
-) -> Iterator[dict[str, Tensor]]:
-    """Yield collated batches in order, read by `workers` spawned processes (0: in this one).
-
-    Workers are spawned, since the stores' reader does not survive a fork. An error of a sample is raised here as
-    itself, one sentence, and not as a worker's traceback.
-    """
-    loader = DataLoader(
-        _Guarded(samples),
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_collate,
-        pin_memory=pinned,
-        multiprocessing_context="spawn" if workers else None,
-        prefetch_factor=prefetch if workers else None,
-        worker_init_fn=_single_thread,
-    )
-    for batch in loader:
-        if isinstance(batch, _Failure):
-            kind: type[VipoccError] = getattr(errors, batch.kind, VipoccError)
-            raise kind(batch.what, where=batch.where, fix=batch.fix)
-        yield batch

@@ -19,11 +19,12 @@ from vipocc.model.network import ViPOcc
 from vipocc.progress import progress, say
 from vipocc.training.metrics import MetricsWriter, peak_memory_gib
 from vipocc.training.optimiser import GuardedAdam
-from vipocc.training.samples import RunBatches, TrainingSamples, load_batches
+from vipocc.training.samples import TrainingSamples
 from vipocc.training.schedule import learning_rate, total_samples
 from vipocc.training.seeds import derived_seed, torch_generator
 from vipocc.training.state import RunState, read_state, write_checkpoint
 from vipocc.training.step import prepare, training_losses
+from vipocc.training.stream import RunBatches, load_batches
 
 #: Validates the model and returns figures by name.
 Validate = Callable[[ViPOcc], Mapping[str, float]]
