@@ -63,7 +63,8 @@ def predict_depths(
 ) -> list[dict[str, NDArray[np.float32]]]:
     """Return for each image the depth maps [H, W] in metres that can be had of it.
 
-    `rendered` always; `branch` and `prior` where there is pseudo-depth. Pixels whose prior is missing are NaN.
+    `rendered` always; `prior` where there is pseudo-depth, and there `branch`, too, if the model has a depth branch (a
+    branch that predicts depth without a prior gives one always). Pixels whose prior is missing are NaN.
     """
     jitter = None
     if model.config.renderer.evaluation_jitter:
@@ -75,10 +76,17 @@ def predict_depths(
         having = [at for at, prior in enumerate(priors) if prior is not None]
         if having:
             stacked = np.stack([np.asarray(priors[at], np.float32) for at in having])[:, None]
+            for place, at in enumerate(having):
+                found[at]["prior"] = stacked[place, 0]
+        branch = model.depth_branch
+        if branch is not None and not branch.needs_prior:
+            refined = model.refine_depth(images)
+            for at in range(len(priors)):
+                found[at]["branch"] = refined[at, 0].float().cpu().numpy()
+        elif branch is not None and having:
             refined = model.refine_depth(images[having], torch.from_numpy(stacked).to(images.device))
             for place, at in enumerate(having):
                 found[at]["branch"] = refined[place, 0].float().cpu().numpy()
-                found[at]["prior"] = stacked[place, 0]
     return found
 
 
@@ -154,7 +162,9 @@ def evaluate_depth(
     ]
     rows += [Row.published(name, means, published.NOTE) for name, means in published.DEPTHS.items()]
     notes = ["Means over frames with bootstrap intervals; published rows are others' numbers, not measured here."]
-    if not values["branch"][0]:
+    if model.depth_branch is None:
+        notes.append("The model has no depth branch.")
+    elif not values["branch"][0]:
         notes.append(f"No pseudo-depth of split {split}: the branch and the prior are left out.")
     if source.manifest.dataset != "kitti-360" or protocol.name != "lidar":
         notes.append("Published rows are of KITTI-360 against LiDAR and not comparable with the others.")

@@ -1,4 +1,4 @@
-"""The decoder of Monodepth2's form that both branches use: from five encoder levels to a map of the image's size."""
+"""From encoder levels to one feature map: Monodepth2's decoder, which both branches use, and PixelNeRF's pyramid."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ class Decoder(nn.Module):
             before.append(ConvBlock(inputs, widths[stage]))
             after.append(ConvBlock(widths[stage] + skip, widths[stage]))
             inputs = widths[stage]
+        self.channels = outputs
         self.before = nn.ModuleList(before)
         """First convolution of each stage, coarsest stage first."""
         self.after = nn.ModuleList(after)
@@ -68,3 +69,20 @@ class Decoder(nn.Module):
             x = after(x)
         result: Tensor = self.output(x)
         return result
+
+
+class Pyramid(nn.Module):
+    """PixelNeRF's features: encoder levels enlarged to the finest one's size and stacked; it has no weights."""
+
+    def __init__(self, encoder_channels: Sequence[int]) -> None:
+        """Take the channels of the levels that are stacked, finest first."""
+        super().__init__()
+        self.channels = sum(encoder_channels)
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Encoder levels, finest first, -> [B, channels, H/2, W/2]: the size of the finest, half the image's."""
+        size = levels[0].shape[-2:]
+        enlarged = [
+            functional.interpolate(level, size=size, mode="bilinear", align_corners=True) for level in levels[1:]
+        ]
+        return torch.cat([levels[0], *enlarged], dim=1)

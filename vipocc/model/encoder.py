@@ -22,6 +22,7 @@ SCALE = 0.225
 
 _LAYOUTS: dict[str, tuple[Any, tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }
 """Block class and number of blocks in each of the four stages."""
@@ -50,6 +51,7 @@ class ResNetEncoder(nn.Module):
             stages.append(_stage(block, inputs, width, depth, stride=1 if index == 0 else 2))
             inputs = width * expansion
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self._stages = ["layer1", "layer2", "layer3", "layer4"]
         self.channels = (stem, *(width * expansion for width in planes))
         _initialise(self)
 
@@ -58,10 +60,15 @@ class ResNetEncoder(nn.Module):
         x = (images - MEAN) / SCALE
         levels = [self.relu(self.bn1(self.conv1(x)))]
         x = self.maxpool(levels[0])
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+        for stage in self._stages:
+            x = getattr(self, stage)(x)
             levels.append(x)
         return levels
+
+    def drop_deepest(self) -> None:
+        """Do without the deepest level from now on, in what is computed and in the parameters."""
+        delattr(self, self._stages.pop())
+        self.channels = self.channels[:-1]
 
 
 def pretrained_encoder(config: EncoderConfig, option: str) -> ResNetEncoder:

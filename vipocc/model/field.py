@@ -1,23 +1,24 @@
 """The density field: what stands at a 3D point, read from one image's features (published_system 3.3).
 
-A density head turns points seen by the key camera into densities. BTS's is the simplest: the bilinearly sampled
-features and a positional code of the point go through one hidden layer. Sampling is linear, so the feature part of
-that layer is applied to the feature map once, before it is sampled, instead of to every point.
+A density head (`vipocc.model.heads`) turns points seen by the key camera into densities. BTS's, here, is the simplest:
+the bilinearly sampled features and a positional code of the point go through one hidden layer. Sampling is linear, so
+the feature part of that layer is applied to the feature map once, before it is sampled, instead of to every point.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vipocc.geometry.projection import outside, project
-from vipocc.model.config import FieldConfig
+from vipocc.model.config import FieldConfig, ModelConfig
+from vipocc.model.heads.interface import DensityHead, HeadInputs
 from vipocc.model.precision import at_least_float32
 
 MIN_DEPTH = 1e-3
@@ -86,6 +87,10 @@ class PointQuery:
     """[B, P, 2] normalised image coordinates, unbounded outside the image."""
     z: Tensor
     """[B, P, S] depth in metres, at least 1e-3."""
+    directions: Tensor | None = None
+    """[B, R, 3] unit vectors of the P / per_ray rays, or None for points that lie on none."""
+    per_ray: int = 1
+    """How many consecutive pixels hold the samples of one ray: more than 1 where each has a pixel of its own."""
 
     @classmethod
     def of_points(cls, points: Tensor, intrinsics_ndc: Tensor) -> PointQuery:
@@ -94,39 +99,66 @@ class PointQuery:
         return cls(points[:, :, None], xy, z[..., None])
 
     @classmethod
+    def of_rays(cls, origins: Tensor, directions: Tensor, distances: Tensor, intrinsics_ndc: Tensor) -> PointQuery:
+        """Query points at distances [B, R, S] along rays from origins [B, R, 3] in directions [B, R, 3]."""
+        along = origins[:, :, None] + directions[:, :, None] * distances[..., None]
+        query = cls.of_points(along.flatten(1, 2), intrinsics_ndc)
+        return replace(query, directions=directions, per_ray=distances.shape[-1])
+
+    @classmethod
     def of_central_rays(cls, directions: Tensor, distances: Tensor, intrinsics_ndc: Tensor) -> PointQuery:
         """Query points at distances [B, R, S] along directions [B, R, 3] from the key camera's centre."""
         xy, _ = project(directions, intrinsics_ndc)
         points = directions[:, :, None] * distances[..., None]
-        return cls(points, xy, points[..., 2].clamp_min(MIN_DEPTH))
+        return cls(points, xy, points[..., 2].clamp_min(MIN_DEPTH), directions)
 
     @property
     def unseen(self) -> Tensor:
         """bool [B, P, S]: behind the key camera or outside its image."""
         return outside(self.xy[:, :, None].expand(*self.z.shape, 2), self.z)
 
+    @property
+    def viewing(self) -> Tensor:
+        """[B, P, S, 3] unit vectors along which the points are looked at: their rays', else from the key camera."""
+        if self.directions is None:
+            return functional.normalize(self.points, dim=-1)
+        return _repeated(self.directions, self.per_ray)[:, :, None].expand_as(self.points)
+
+    def along_rays(self, values: Tensor) -> Tensor:
+        """Values [B, P, S, ...] of the points as [B, R, N, ...], N samples of one ray together and in order.
+
+        Points that lie on no ray are rays of one sample.
+        """
+        rays = values.shape[1] // self.per_ray
+        return values.reshape(values.shape[0], rays, -1, *values.shape[3:])
+
     def flat(self) -> PointQuery:
         """The same points with S = 1."""
         samples = self.z.shape[-1]
-        xy = self.xy.repeat_interleave(samples, dim=1) if samples > 1 else self.xy
-        return PointQuery(self.points.flatten(1, 2)[:, :, None], xy, self.z.flatten(1)[..., None])
+        return PointQuery(
+            self.points.flatten(1, 2)[:, :, None],
+            _repeated(self.xy, samples),
+            self.z.flatten(1)[..., None],
+            self.directions,
+            self.per_ray * samples,
+        )
 
     def split(self, pixels: int) -> Iterator[PointQuery]:
-        """Parts of at most so many pixels."""
-        parts = zip(*(tensor.split(pixels, dim=1) for tensor in (self.points, self.xy, self.z)), strict=True)
-        return (PointQuery(*part) for part in parts)
+        """Parts of at most so many pixels, but never less than a whole ray."""
+        step = max(self.per_ray, pixels - pixels % self.per_ray)
+        for first in range(0, self.z.shape[1], step):
+            part, rays = slice(first, first + step), slice(first // self.per_ray, (first + step) // self.per_ray)
+            yield replace(
+                self,
+                points=self.points[:, part],
+                xy=self.xy[:, part],
+                z=self.z[:, part],
+                directions=None if self.directions is None else self.directions[:, rays],
+            )
 
 
-class DensityHead(nn.Module, ABC):
-    """What turns image features and points into densities."""
-
-    @abstractmethod
-    def prepare(self, features: Tensor) -> Tensor:
-        """Do once for an image what does not depend on points: features [B, C, H, W] -> whatever `forward` takes."""
-
-    @abstractmethod
-    def forward(self, prepared: Tensor, query: PointQuery) -> Tensor:
-        """Densities [B, P, S] in 1/m, not negative, float32."""
+def _repeated(values: Tensor, times: int) -> Tensor:
+    return values.repeat_interleave(times, dim=1) if times > 1 else values
 
 
 class MLPHead(DensityHead):
@@ -144,7 +176,12 @@ class MLPHead(DensityHead):
             nn.init.kaiming_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def prepare(self, features: Tensor) -> Tensor:
+    @classmethod
+    def from_config(cls, config: ModelConfig, channels: int) -> MLPHead:
+        """Build the head of `model.field`."""
+        return cls(config.field, channels)
+
+    def prepare(self, features: Tensor, inputs: HeadInputs | None = None) -> Tensor:
         """Apply the feature part of the hidden layer to the map: [B, C, H, W] -> [B, hidden, H, W], channels last."""
         rows = functional.linear(at_least_float32(features).permute(0, 2, 3, 1), self.hidden.weight[:, : self.channels])
         return rows.permute(0, 3, 1, 2)
@@ -176,17 +213,37 @@ class MLPHead(DensityHead):
         return sigma.reshape(query.z.shape)
 
 
-def density_at(head: DensityHead, prepared: Tensor, query: PointQuery, chunk: int | None = None) -> Tensor:
-    """Densities [B, P, S] in 1/m at the points of a query.
-
-    `prepared` is what `head.prepare` made of the features. At most `chunk` points, over the batch, are evaluated at
-    once; the result is the same.
-    """
+def parts(query: PointQuery, chunk: int | None) -> Iterable[PointQuery]:
+    """Return a query in parts of at most `chunk` points over the batch, rays whole; None leaves it in one."""
     batch, pixels, samples = query.z.shape
     step = pixels if chunk is None else max(1, chunk // (batch * samples))
-    if step >= pixels:
-        return head(prepared, query)  # type: ignore[no-any-return]
-    return torch.cat([head(prepared, part) for part in query.split(step)], dim=1)
+    return (query,) if step >= pixels else query.split(step)
+
+
+def density_at(
+    head: DensityHead, prepared: Any, query: PointQuery, chunk: int | None = None, *, gathered: bool = False
+) -> Tensor:
+    """Densities [B, P, S] in 1/m at the points of a query.
+
+    `prepared` is what `head.prepare` made of the features, and with `gathered` what `head.gather` made of that. At most
+    `chunk` points, over the batch, are evaluated at once; the result is the same.
+    """
+    if not gathered:
+        prepared = head.gather(prepared, parts(query, chunk))
+    found: list[Tensor] = [head(prepared, part) for part in parts(query, chunk)]
+    return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+
+
+def radiance_at(
+    head: DensityHead, prepared: Any, query: PointQuery, chunk: int | None = None, *, gathered: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Densities [B, P, S] and colours [B, P, S, 3] of a head that predicts colours; arguments as `density_at`."""
+    if not gathered:
+        prepared = head.gather(prepared, parts(query, chunk))
+    found = [head.radiance(prepared, part) for part in parts(query, chunk)]
+    if len(found) == 1:
+        return found[0]
+    return torch.cat([sigma for sigma, _ in found], dim=1), torch.cat([colours for _, colours in found], dim=1)
 
 
 def colours_at(

@@ -13,12 +13,22 @@ from torch import Tensor, nn
 from vipocc.errors import DeviceError, UsageError
 from vipocc.geometry.ndc import Convention, check_convention, ndc_grid, ray_directions
 from vipocc.model.config import ModelConfig
-from vipocc.model.decoder import Decoder
+from vipocc.model.decoder import Decoder, Pyramid
 from vipocc.model.depth_branch import DepthBranch
 from vipocc.model.encoder import ResNetEncoder, pretrained_encoder
-from vipocc.model.field import MLPHead, PointQuery, density_at
+from vipocc.model.field import PointQuery, density_at
+from vipocc.model.heads.interface import HeadInputs
+from vipocc.model.heads.registry import build_head
 from vipocc.model.precision import at_least_float32
-from vipocc.model.renderer import ColourViews, Rays, Rendered, rays_at_once, render_rays, sample_distances
+from vipocc.model.renderer import (
+    ColourViews,
+    Rays,
+    Rendered,
+    ray_query,
+    rays_at_once,
+    render_rays,
+    sample_distances,
+)
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 SMALLEST_SIDE = 64
@@ -54,9 +64,16 @@ class ViPOcc(nn.Module):
         self.encoder = (
             pretrained_encoder(config.encoder, "model.encoder") if initialise else ResNetEncoder(config.encoder)
         )
-        self.decoder = Decoder(self.encoder.channels, config.decoder.widths, config.decoder.channels)
-        self.head = MLPHead(config.field, config.decoder.channels)
-        self.depth_branch = DepthBranch(config.depth_branch, initialise=initialise)
+        self.decoder: Decoder | Pyramid
+        if config.decoder.kind == "pyramid":
+            self.encoder.drop_deepest()
+            self.decoder = Pyramid(self.encoder.channels)
+        else:
+            self.decoder = Decoder(self.encoder.channels, config.decoder.widths, config.decoder.channels)
+        self.head = build_head(config, self.decoder.channels)
+        self.depth_branch: DepthBranch | None = None
+        if config.depth_branch.kind != "none":
+            self.depth_branch = DepthBranch(config.depth_branch, initialise=initialise)
         self.precision: Precision = "auto"
 
     def use_precision(self, precision: Precision) -> Self:
@@ -69,42 +86,82 @@ class ViPOcc(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return self.head.output.weight.device
+        return next(self.parameters()).device
 
     def encode(self, images: Tensor, *, flip: bool = False) -> Tensor:
         """Reconstruction features F_r [B, C, H, W], float32, of images [B, 3, H, W] in [0, 1].
 
-        With `flip` the encoder sees the mirrored images and its output is mirrored back (the released augmentation).
+        With the decoder `pyramid` they have half that size. With `flip` the encoder sees the mirrored images and its
+        output is mirrored back (the released augmentation).
         """
         given = images.flip(-1) if flip else images
         features = self._network(given, lambda x: self.decoder(self.encoder(x)))
         return features.flip(-1) if flip else features
 
-    def density(self, features: Tensor, points: Tensor, intrinsics_ndc: Tensor, *, chunk: int | None = None) -> Tensor:
+    def encode_views(
+        self,
+        images: Tensor,
+        intrinsics_ndc: Tensor,
+        view_from_key: Tensor,
+        maps: Mapping[str, Tensor] | None = None,
+        *,
+        mirrored: Tensor | None = None,
+    ) -> HeadInputs:
+        """Encode source views for a head that asks for more than the key image; the key view comes first.
+
+        Args:
+            images: [B, V, 3, H, W] in [0, 1].
+            intrinsics_ndc: [B, V, 3, 3].
+            view_from_key: [B, V, 4, 4] in metres.
+            maps: per-pixel maps [B, C, H', W'] of the key view, by name.
+            mirrored: bool [B], samples whose images the encoder sees mirrored and whose features are mirrored back.
+        """
+        shown = images
+        if mirrored is not None:
+            chosen = mirrored[:, None, None, None, None]
+            shown = torch.where(chosen, images.flip(-1), images)
+        features = self.encode(shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
+        if mirrored is not None:
+            features = torch.where(chosen, features.flip(-1), features)
+        return HeadInputs(features, intrinsics_ndc, view_from_key, images, maps or {})
+
+    def density(
+        self, features: Tensor | HeadInputs, points: Tensor, intrinsics_ndc: Tensor, *, chunk: int | None = None
+    ) -> Tensor:
         """Density sigma [B, N] in 1/m at points [B, N, 3] in the key camera's frame.
 
-        features [B, C, H, W] from `encode`; intrinsics_ndc [B, 3, 3]; at most `chunk` points at once, by default what
-        suits the device.
+        features [B, C, H, W] from `encode`, or what `encode_views` returned; intrinsics_ndc [B, 3, 3]; at most `chunk`
+        points at once, by default what suits the device.
         """
         with _full_precision(points):
             if chunk is None:
                 chunk = self._chunk()
             query = PointQuery.of_points(points, intrinsics_ndc)
-            return density_at(self.head, self.head.prepare(features), query, chunk)[..., 0]
+            return density_at(self.head, self._prepare(features, intrinsics_ndc), query, chunk)[..., 0]
 
-    def refine_depth(self, images: Tensor, prior: Tensor) -> Tensor:
-        """Refined depth [B, 1, H, W] in metres, of images [B, 3, H, W] in [0, 1] and pseudo-depth [B, 1, H, W]."""
-        if tuple(prior.shape) != (images.shape[0], 1, *images.shape[-2:]):
+    def refine_depth(self, images: Tensor, prior: Tensor | None = None) -> Tensor:
+        """Refined depth [B, 1, H, W] in metres, of images [B, 3, H, W] in [0, 1] and pseudo-depth [B, 1, H, W].
+
+        A branch of kind `depth` needs no pseudo-depth and looks at none.
+
+        Raises:
+            UsageError: the model has no depth branch, or the prior is missing or of another shape.
+        """
+        if self.depth_branch is None:
+            raise UsageError(
+                "this model has no depth branch (model.depth_branch.kind is none)", fix="use its rendered depth"
+            )
+        if prior is not None and tuple(prior.shape) != (images.shape[0], 1, *images.shape[-2:]):
             raise UsageError(
                 f"the prior must be [B, 1, H, W] like its images {list(images.shape)}, not {list(prior.shape)}"
             )
         residual = self._network(images, self.depth_branch)
-        with _full_precision(prior):
+        with _full_precision(images):
             return self.depth_branch.refine(prior, residual)
 
     def render(
         self,
-        features: Tensor,
+        features: Tensor | HeadInputs,
         intrinsics_ndc: Tensor,
         rays: Rays,
         views: ColourViews | None = None,
@@ -112,17 +169,18 @@ class ViPOcc(nn.Module):
         jitter: torch.Generator | None = None,
         keep_samples: bool = False,
     ) -> Rendered:
-        """Render rays given in the key camera's frame, with colours if there are `views`.
+        """Render rays given in the key camera's frame, with colours if there are `views` or the head predicts them.
 
-        features [B, C, H, W] from `encode`; intrinsics_ndc [B, 3, 3] of the key camera; `jitter` moves samples inside
-        their bins, without it they stand in the middle; with `keep_samples` the colours of the samples come too.
+        features [B, C, H, W] from `encode`, or what `encode_views` returned; intrinsics_ndc [B, 3, 3] of the key
+        camera; `jitter` moves samples inside their bins, without it they stand in the middle; with `keep_samples` the
+        colours of the samples come too.
         """
         with _full_precision(rays.directions):
             shape = (rays.directions.shape[0], rays.directions.shape[1])
             distances = self._distances(shape, jitter, rays.directions.device)
             return render_rays(
                 self.head,
-                self.head.prepare(features),
+                self._prepare(features, intrinsics_ndc),
                 intrinsics_ndc,
                 rays,
                 distances,
@@ -135,7 +193,7 @@ class ViPOcc(nn.Module):
     @torch.no_grad()
     def render_depth(
         self,
-        features: Tensor,
+        features: Tensor | HeadInputs,
         intrinsics_ndc: Tensor,
         size: tuple[int, int],
         *,
@@ -143,22 +201,37 @@ class ViPOcc(nn.Module):
     ) -> Tensor:
         """Rendered depth along the optical axis [B, 1, H, W] in metres of the key view, without gradient.
 
-        `size` is (H, W). Rays go through in chunks and only their depth is kept.
+        `features` as for `render`; `size` is (H, W). Rays go through in chunks and only their depth is kept.
         """
-        batch = features.shape[0]
-        with _full_precision(features):
-            xy = ndc_grid(size, self.convention, device=features.device).reshape(-1, 2)
-            directions = ray_directions(at_least_float32(intrinsics_ndc), xy)
-            prepared = self.head.prepare(features)
-            parts = []
-            for some in directions.split(rays_at_once(self.config.renderer, batch), dim=1):
-                distances = self._distances((batch, some.shape[1]), jitter, features.device)
-                rays = Rays(torch.zeros_like(some), some, central=True)
+        batch, device = len(intrinsics_ndc), intrinsics_ndc.device
+        with _full_precision(intrinsics_ndc):
+            intrinsics_ndc = at_least_float32(intrinsics_ndc)
+            xy = ndc_grid(size, self.convention, device=device).reshape(-1, 2)
+            directions = ray_directions(intrinsics_ndc, xy)
+            parts = directions.split(rays_at_once(self.config.renderer, batch), dim=1)
+
+            def rays_of(some: Tensor, generator: torch.Generator | None) -> tuple[Rays, Tensor]:
+                distances = self._distances((batch, some.shape[1]), generator, device)
+                return Rays(torch.zeros_like(some), some, central=True), distances
+
+            # All rays of the image are one call; a head that gathers draws the same distances once more.
+            again = None if jitter is None else jitter.clone_state()
+            queries = (ray_query(*rays_of(some, again), intrinsics_ndc) for some in parts)
+            prepared = self.head.gather(self._prepare(features, intrinsics_ndc), queries)
+            depths = []
+            for some in parts:
+                rays, distances = rays_of(some, jitter)
                 rendered = render_rays(
-                    self.head, prepared, intrinsics_ndc, rays, distances, hard_cap=self.config.renderer.hard_cap
+                    self.head,
+                    prepared,
+                    intrinsics_ndc,
+                    rays,
+                    distances,
+                    hard_cap=self.config.renderer.hard_cap,
+                    gathered=True,
                 )
-                parts.append(rendered.distance * some[..., 2])
-            return torch.cat(parts, dim=1).reshape(batch, 1, *size)
+                depths.append(rendered.distance * some[..., 2])
+            return torch.cat(depths, dim=1).reshape(batch, 1, *size)
 
     def save_pretrained(self, path: str | Path, config: Mapping[str, Any] | None = None) -> None:
         """Write `model.safetensors` and `config.yaml` into a folder; see `vipocc.model.checkpoint.save`."""
@@ -172,6 +245,11 @@ class ViPOcc(nn.Module):
         from vipocc.model import checkpoint
 
         return checkpoint.load(Path(path), device)
+
+    def _prepare(self, features: Tensor | HeadInputs, intrinsics_ndc: Tensor) -> Any:
+        inputs = HeadInputs.of_key(features, intrinsics_ndc) if isinstance(features, Tensor) else features
+        inputs.check(self.head.needs, self.config.head.kind)
+        return self.head.prepare(inputs.features[:, 0], inputs)
 
     def _network(self, images: Tensor, function: Any) -> Tensor:
         height, width = images.shape[-2:]

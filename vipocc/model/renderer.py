@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from vipocc.model.config import RendererConfig
-from vipocc.model.field import DensityHead, PointQuery, colours_at, density_at
+from vipocc.model.field import PointQuery, colours_at, density_at, parts, radiance_at
+from vipocc.model.heads.interface import DensityHead
 
 _LAST_DELTA = 1e10
 
@@ -48,9 +50,11 @@ class Rendered:
     weights: Tensor
     """[B, R, S] share of each sample; they sum to 1 under the hard cap."""
     colours: Tensor | None
-    """[B, R, V, 3] colour seen by each view, or None without views."""
+    """[B, R, V, 3] colour seen by each view, or None without views; a head that predicts colours always gives its own,
+    [B, R, 1, 3], as if of one view."""
     invalid: Tensor | None
-    """bool [B, R, S, V] sample not seen by that view or by the key camera, or None without views."""
+    """bool [B, R, S, V] sample not seen by that view or unknown to the head, or None without views; where the head
+    predicts colours [B, R, S, 1], unknown to the head."""
     samples: Tensor | None = None
     """[B, R, S, V, 3] colour that each view shows at each sample, only where they were asked for."""
 
@@ -107,9 +111,16 @@ def composite_reference(sigma: Tensor, distances: Tensor, *, hard_cap: bool = Tr
     return alpha * shifted.cumprod(dim=-1)
 
 
+def ray_query(rays: Rays, distances: Tensor, intrinsics_ndc: Tensor) -> PointQuery:
+    """Return the samples at distances [B, R, S] of rays as a query; intrinsics [B, 3, 3] of the key camera."""
+    if rays.central:
+        return PointQuery.of_central_rays(rays.directions, distances, intrinsics_ndc)
+    return PointQuery.of_rays(rays.origins, rays.directions, distances, intrinsics_ndc)
+
+
 def render_rays(
     head: DensityHead,
-    prepared: Tensor,
+    prepared: Any,
     intrinsics_ndc: Tensor,
     rays: Rays,
     distances: Tensor,
@@ -118,27 +129,35 @@ def render_rays(
     hard_cap: bool = True,
     chunk: int | None = None,
     keep_samples: bool = False,
+    gathered: bool = False,
 ) -> Rendered:
-    """Render rays: densities from the key view's features, colours from `views`.
+    """Render rays: densities from the head, colours from `views`, or from a head that predicts them.
 
-    prepared: what `head.prepare` made of the features; intrinsics_ndc [B, 3, 3] of the key camera; distances
-    [B, R, S] of the samples. Without views only densities are computed; `keep_samples` hands out the samples' colours.
+    prepared: what `head.prepare` made of the features, with `gathered` what `head.gather` made of that; intrinsics_ndc
+    [B, 3, 3] of the key camera; distances [B, R, S] of the samples. Without views only densities are computed, unless
+    the head predicts colours; `keep_samples` hands out the samples' colours.
     """
     batch, count, samples = distances.shape
-    if rays.central:
-        query = PointQuery.of_central_rays(rays.directions, distances, intrinsics_ndc)
+    query = ray_query(rays, distances, intrinsics_ndc)
+    if not gathered:
+        prepared = head.gather(prepared, parts(query, chunk))
+    predicted: Tensor | None = None
+    if head.predicts_colour:
+        sigma, predicted = radiance_at(head, prepared, query, chunk, gathered=True)
     else:
-        along = rays.origins[:, :, None] + rays.directions[:, :, None] * distances[..., None]
-        query = PointQuery.of_points(along.reshape(batch, -1, 3), intrinsics_ndc)
-    sigma = density_at(head, prepared, query, chunk).reshape(batch, count, samples)
-    weights = composite(sigma, distances, hard_cap=hard_cap)
+        sigma = density_at(head, prepared, query, chunk, gathered=True)
+    weights = composite(sigma.reshape(batch, count, samples), distances, hard_cap=hard_cap)
     distance = (weights * distances).sum(dim=-1)
-    if views is None:
+    if predicted is not None:
+        seen, invalid = predicted.reshape(batch, -1, 1, 3), head.unseen(prepared, query).reshape(batch, -1, 1)
+    elif views is not None:
+        points = query.points.reshape(batch, -1, 3)
+        seen, outside = colours_at(views.images, points, views.intrinsics_ndc, views.view_from_key)
+        invalid = outside | head.unseen(prepared, query).reshape(batch, -1, 1)
+    else:
         return Rendered(distance, weights, None, None)
-    points = query.points.reshape(batch, -1, 3)
-    seen, invalid = colours_at(views.images, points, views.intrinsics_ndc, views.view_from_key)
-    invalid = (invalid | query.unseen.reshape(batch, -1, 1)).reshape(batch, count, samples, -1)
     seen = seen.reshape(batch, count, samples, *seen.shape[2:])
+    invalid = invalid.reshape(batch, count, samples, -1)
     colours = torch.einsum("brs,brsvc->brvc", weights, seen)
     return Rendered(distance, weights, colours, invalid, seen if keep_samples else None)
 

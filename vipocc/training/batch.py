@@ -6,10 +6,13 @@ Stored types travel (uint8 colours, float16 depth); everything is converted and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+
+MAP = "map/"
+"""What the names of per-pixel maps begin with in a collated batch."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Batch:
     """[B] which samples the flip coin chose."""
     prior_depth: Tensor | None
     """[B, 2, H, W] pseudo-depth in metres of views 0 and 1, missing = NaN; None where no loss needs it."""
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
+    """By name, [B, C, H', W'] per-pixel maps of view 0 that the density head asks for, in the type they are stored."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,7 +64,13 @@ def to_batch(raw: Mapping[str, Tensor], device: torch.device) -> Batch:
         depth_centres=moved("depth_centres").long(),
         mirrored=moved("flip"),
         prior_depth=prior,
+        maps={name.removeprefix(MAP): _channels_first(moved(name)) for name in raw if name.startswith(MAP)},
     )
+
+
+def _channels_first(stored: Tensor) -> Tensor:
+    """Return a map [B, H, W] or [B, H, W, C] as [B, C, H, W]."""
+    return stored[:, None] if stored.ndim == 3 else stored.permute(0, 3, 1, 2)
 
 
 def share_choices(batch: Batch) -> Batch:
@@ -105,6 +116,7 @@ def mirror(batch: Batch) -> Batch:
         centres=centres(batch.centres),
         depth_centres=centres(batch.depth_centres),
         prior_depth=None if batch.prior_depth is None else pick(batch.prior_depth.flip(-1), batch.prior_depth),
+        maps={name: pick(stored.flip(-1), stored) for name, stored in batch.maps.items()},
     )
 
 

@@ -22,6 +22,8 @@ class LossConfig(Schema):
     """Weight of the consistency of rendered and refined depth (Eq. 10)."""
     temporal: float = Field(default=0.005, ge=0.0)
     """Weight of the temporal alignment of the refined depth (Eq. 9)."""
+    smoothness: float = Field(default=0.0, ge=0.0)
+    """Weight of the edge-aware smoothness of rendered patches, BTS's (published_system 5.4; its value is .001)."""
     temporal_kind: Literal["paper", "official"] = "paper"
     """`paper`: weight mask only, points in front of the camera; `official`: with geometry term and clamps."""
     criterion: Literal["l1+ssim", "l1", "l2"] = "l1+ssim"

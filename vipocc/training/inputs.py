@@ -15,7 +15,7 @@ from vipocc.errors import MissingInputError, StoreError
 from vipocc.progress import size as readable_size
 from vipocc.stores.reader import StoreReader
 from vipocc.training.samples import SamplePaths, SampleTable
-from vipocc.training.step import needs_depth_branch
+from vipocc.training.step import needs_depth_branch, needs_prior
 from vipocc.workspace import Workspace
 
 Rows = Mapping[str, NDArray[np.int64]]
@@ -103,8 +103,10 @@ def count_missing(reader: StoreReader | None, needed: Rows) -> int:
 
 
 def _needs(table: SampleTable, config: Any) -> list[Need]:
-    training = config.training
-    depth, anchors = needs_depth_branch(training), "snog" in (training.sampler, training.depth_sampler)
+    training, branch = config.training, config.model.depth_branch
+    depth = needs_prior(training, branch)
+    depth_patches = training.depth_sampler == "snog" and needs_depth_branch(training, branch)
+    anchors = training.sampler == "snog" or depth_patches
     needs = [Need("frames", "rgb", "prepared images", _FRAMES, table.rows_by_group(slice(None)))]
     if depth:
         needs.append(Need("depth", "depth", "pseudo-depth maps", _DEPTH, table.rows_by_group(slice(2))))

@@ -8,6 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from vipocc.errors import ConfigError
+from vipocc.model.config import DepthBranchConfig
+from vipocc.model.heads.interface import HeadInputs
 from vipocc.model.network import ViPOcc
 from vipocc.model.renderer import ColourViews
 from vipocc.training import losses
@@ -16,9 +19,14 @@ from vipocc.training.config import TrainingConfig
 from vipocc.training.rays import patch_colours, patch_depth_factors, patch_pixels, patch_rays, patch_values
 
 
-def needs_depth_branch(config: TrainingConfig) -> bool:
-    """Return whether any loss looks at the refined depth, and so the pseudo-depth of the keys is needed."""
-    return config.loss.depth > 0 or config.loss.temporal > 0
+def needs_depth_branch(config: TrainingConfig, branch: DepthBranchConfig) -> bool:
+    """Return whether any loss looks at the depth branch; without a branch none does, whatever the weights."""
+    return branch.kind != "none" and (config.loss.depth > 0 or config.loss.temporal > 0)
+
+
+def needs_prior(config: TrainingConfig, branch: DepthBranchConfig) -> bool:
+    """Return whether the pseudo-depth of the keys is needed."""
+    return branch.needs_prior and needs_depth_branch(config, branch)
 
 
 def prepare(raw: Mapping[str, Tensor], config: TrainingConfig, device: torch.device) -> Batch:
@@ -34,7 +42,9 @@ def prepare(raw: Mapping[str, Tensor], config: TrainingConfig, device: torch.dev
 def training_losses(
     model: ViPOcc, batch: Batch, config: TrainingConfig, *, jitter: torch.Generator | None = None
 ) -> dict[str, Tensor]:
-    """Return the losses of a batch, each a scalar: `total` and its unweighted terms `rgb`, `depth`, `temporal`.
+    """Return the losses of a batch, each a scalar: `total` and its unweighted terms.
+
+    These are `rgb` and, as far as they are asked for, `depth`, `temporal` and `smoothness`.
 
     Args:
         model: the model, in training mode and with its own precision of the 2D networks; the rest is float32.
@@ -56,11 +66,14 @@ def combine(means: Mapping[str, losses.Mean], config: TrainingConfig) -> dict[st
         terms["depth"] = means["depth"].value
     if "temporal" in means:
         terms["temporal"] = means["temporal"].value
+    if "smoothness" in means:
+        terms["smoothness"] = means["smoothness"].value
     if "temporal/geometry" in means:
         parts = means["temporal"], means["temporal/geometry"]
         terms["temporal"] = losses.official_value(parts[0]) + losses.official_value(parts[1])
-    weights = (config.loss.rgb, config.loss.depth, config.loss.temporal)
-    return {"total": losses.total(terms["rgb"], terms.get("depth"), terms.get("temporal"), weights=weights), **terms}
+    weights = (config.loss.rgb, config.loss.depth, config.loss.temporal, config.loss.smoothness)
+    others = (terms.get(name) for name in ("depth", "temporal", "smoothness"))
+    return {"total": losses.total(terms["rgb"], *others, weights=weights), **terms}
 
 
 def training_means(
@@ -68,12 +81,13 @@ def training_means(
 ) -> dict[str, losses.Mean]:
     """Return what the losses of a batch are means of, by name; `combine` makes losses of them.
 
-    `rgb`, `depth` and `temporal`, those that are asked for, and `temporal/geometry` of the released temporal loss.
+    `rgb`, `depth`, `temporal` and `smoothness`, those that are asked for, and `temporal/geometry` of the released
+    temporal loss.
     Arguments as `training_losses`.
     """
     features = _encode(model, batch, config)
-    means = {"rgb": _colour_term(model, features, batch, config, jitter)}
-    if needs_depth_branch(config):
+    means = _colour_terms(model, features, batch, config, jitter)
+    if needs_depth_branch(config, model.config.depth_branch):
         refined = _refine(model, batch, config)
         if config.loss.depth > 0:
             means["depth"] = _depth_term(model, features, refined[:, 0], batch, config, jitter)
@@ -85,45 +99,50 @@ def training_means(
     return means
 
 
-def _encode(model: ViPOcc, batch: Batch, config: TrainingConfig) -> Tensor:
-    """Return the features [B, C, H, W] of the key images."""
-    images = batch.images[:, 0]
-    if config.flip != "features":
-        return model.encode(images)
-    # The released augmentation shows the encoder a mirrored image and mirrors its answer back.
-    chosen = batch.mirrored[:, None, None, None]
-    features = model.encode(torch.where(chosen, images.flip(-1), images))
-    return torch.where(chosen, features.flip(-1), features)
+def _encode(model: ViPOcc, batch: Batch, config: TrainingConfig) -> HeadInputs:
+    """Return the features of the source views that the head asks for, the key view first."""
+    wanted, views = model.head.needs.views, batch.images.shape[1]
+    if wanted > views:
+        raise ConfigError(
+            f"the density head {model.config.head.kind} asks for {wanted} source views, but a sample has {views}",
+            fix="lower the number of its views",
+        )
+    return model.encode_views(
+        batch.images[:, :wanted],
+        batch.intrinsics[:, :wanted],
+        invert_rigid(batch.key_from_view[:, :wanted]),
+        batch.maps,
+        # The released augmentation shows the encoder a mirrored image and mirrors its answer back.
+        mirrored=batch.mirrored if config.flip == "features" else None,
+    )
 
 
 def _refine(model: ViPOcc, batch: Batch, config: TrainingConfig) -> Tensor:
     """Return the refined depth [B, n, 1, H, W] of the key camera at t and, where a loss looks at it, t + 1."""
-    if batch.prior_depth is None:
-        raise ValueError("the batch has no pseudo-depth, but a loss needs it")
-    images, prior = batch.images[:, :2], batch.prior_depth[:, :, None]
+    images, prior = batch.images[:, :2], None if batch.prior_depth is None else batch.prior_depth[:, :, None]
     if config.loss.temporal > 0 and config.loss.temporal_kind == "official":
-        both: Tensor = model.refine_depth(images.flatten(0, 1), prior.flatten(0, 1)).unflatten(0, (-1, 2))
-        return both
-    depths = [model.refine_depth(images[:, 0], prior[:, 0])]
+        both = model.refine_depth(images.flatten(0, 1), None if prior is None else prior.flatten(0, 1))
+        steps: Tensor = both.unflatten(0, (-1, 2))
+        return steps
+
+    def refine(view: int) -> Tensor:
+        return model.refine_depth(images[:, view], None if prior is None else prior[:, view])
+
+    depths = [refine(0)]
     if config.loss.temporal > 0:
         # The depth at t + 1 only enters the weight mask of Eq. 9, through which no gradient goes.
         with torch.no_grad():
-            depths.append(model.refine_depth(images[:, 1], prior[:, 1]))
+            depths.append(refine(1))
     return torch.stack(depths, dim=1)
 
 
-def _colour_term(
-    model: ViPOcc, features: Tensor, batch: Batch, config: TrainingConfig, jitter: torch.Generator | None
-) -> losses.Mean:
+def _colour_terms(
+    model: ViPOcc, features: HeadInputs, batch: Batch, config: TrainingConfig, jitter: torch.Generator | None
+) -> dict[str, losses.Mean]:
     pixels = patch_pixels(batch.centres, config.patch_size)
     rays = patch_rays(pixels, batch.patch_views, batch.intrinsics, batch.key_from_view, batch.size, model.convention)
-    sample = torch.arange(len(batch.images), device=features.device)[:, None]
-    views = ColourViews(
-        images=batch.images[sample, batch.render_views],
-        intrinsics_ndc=batch.intrinsics[sample, batch.render_views],
-        view_from_key=invert_rigid(batch.key_from_view[sample, batch.render_views]),
-    )
     keep = config.loss.invalid_rays == "weight_guided_diverse"
+    views = None if model.head.predicts_colour else _render_views(batch)
     rendered = model.render(features, batch.intrinsics[:, 0], rays, views, jitter=jitter, keep_samples=keep)
     assert rendered.colours is not None
     assert rendered.invalid is not None
@@ -131,12 +150,27 @@ def _colour_term(
     target = patch_colours(batch.images, pixels, batch.patch_views)
     error = losses.colour_error(rendered.colours.unflatten(1, patches[1:]), target, config.loss.criterion)
     invalid = losses.invalid_rays(rendered.weights, rendered.invalid, config.loss.invalid_rays, rendered.samples)
-    return losses.colour_loss(error, invalid.reshape(patches), config.loss.average)
+    invalid = invalid.reshape(patches)
+    means = {"rgb": losses.colour_loss(error, invalid, config.loss.average)}
+    if config.loss.smoothness > 0:
+        distance = rendered.distance.reshape(patches)
+        means["smoothness"] = losses.smoothness(distance, target, invalid, config.loss.average)
+    return means
+
+
+def _render_views(batch: Batch) -> ColourViews:
+    """Return the views that colours are looked up in."""
+    sample = torch.arange(len(batch.images), device=batch.images.device)[:, None]
+    return ColourViews(
+        images=batch.images[sample, batch.render_views],
+        intrinsics_ndc=batch.intrinsics[sample, batch.render_views],
+        view_from_key=invert_rigid(batch.key_from_view[sample, batch.render_views]),
+    )
 
 
 def _depth_term(
     model: ViPOcc,
-    features: Tensor,
+    features: HeadInputs,
     refined: Tensor,
     batch: Batch,
     config: TrainingConfig,
