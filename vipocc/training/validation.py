@@ -87,11 +87,11 @@ class Validation:
         first = self.frames[0]
         kinds = [("rendered depth", first.lidar), ("occupancy", first.occupancy)]
         measured = [name for name, there in kinds if there]
-        priors = sum(frame.prior for frame in self.frames)
-        if first.lidar and priors:
-            measured.append("refined depth" + ("" if priors == len(self.frames) else f" (of {priors})"))
+        refined = sum(self._refines(frame) for frame in self.frames)
+        if first.lidar and refined:
+            measured.append("refined depth" + ("" if refined == len(self.frames) else f" (of {refined})"))
         text = f"validation on {len(self.frames)} val frames: {', '.join(measured)}"
-        if first.lidar and not priors:
+        if first.lidar and not refined and self.config.model.depth_branch.kind != "none":
             text += "; refined depth not, since val frames have no pseudo-depth (`vipocc priors depth --split val`)"
         if self.config.training.best_metric.partition("/")[0] not in {name.replace(" ", "_") for name in measured}:
             text += (
@@ -124,10 +124,13 @@ class Validation:
         if any(frame.lidar for frame in frames):
             rendered = model.render_depth(model.encode(images), intrinsics, size)
             self._compare_depth("rendered_depth", rendered, frames, figures)
-            known = [at for at, frame in enumerate(frames) if frame.prior]
+            branch = self.config.model.depth_branch
+            known = [at for at, frame in enumerate(frames) if self._refines(frame)]
             if known:
-                stored = np.stack([self._read("depth", frames[at].group, frames[at].row, "depth") for at in known])
-                prior = torch.from_numpy(stored).to(device).float()[:, None]
+                prior = None
+                if branch.needs_prior:
+                    stored = np.stack([self._read("depth", frames[at].group, frames[at].row, "depth") for at in known])
+                    prior = torch.from_numpy(stored).to(device).float()[:, None]
                 refined = model.refine_depth(images[known], prior)
                 self._compare_depth(
                     "refined_depth", refined, [frames[at] for at in known], [figures[at] for at in known]
@@ -141,6 +144,11 @@ class Validation:
                 measured["average_precision"] = density_precision(density[at], occupied, visible)
                 figures[at].update({f"occupancy/{name}": measured[name] for name in SHOWN_OCCUPANCY})
         return figures
+
+    def _refines(self, frame: ValidationFrame) -> bool:
+        """Return whether the model's depth branch, if it has one, can be measured on a frame."""
+        branch = self.config.model.depth_branch
+        return branch.kind != "none" and (frame.prior or not branch.needs_prior)
 
     def _compare_depth(
         self, name: str, predicted: Tensor, frames: list[ValidationFrame], figures: list[dict[str, float]]
