@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ from model_cases import SMALL, intrinsics
 
 from vipocc.errors import CheckpointError, DeviceError, MissingInputError
 from vipocc.model.checkpoint import find_checkpoint, load_into, read_config, read_weights
-from vipocc.model.encoder import load_weights
 from vipocc.model.network import ViPOcc
+from vipocc.model.weights import load_weights
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +54,13 @@ def test_the_whole_configuration_is_kept(tmp_path: Path) -> None:
     assert ViPOcc.from_pretrained(tmp_path).config == SMALL
 
 
-def test_loading_asks_for_no_pretrained_weights(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_needs_no_network(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unexpected(*_: object, **__: object) -> None:
         raise AssertionError("asked the network")
 
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unexpected)
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, unexpected)
+    monkeypatch.setattr(socket, "getaddrinfo", unexpected)
     values = yaml.safe_load((copy / "config.yaml").read_text())
     values["model"]["encoder"]["pretrained"] = "/nowhere.pth"
     (copy / "config.yaml").write_text(yaml.safe_dump(values))

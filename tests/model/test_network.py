@@ -1,19 +1,15 @@
 from __future__ import annotations
 
-from pathlib import Path
-from urllib.error import URLError
-
 import pytest
 import torch
 import torchvision
 from model_cases import NARROW, SMALL, intrinsics
-from safetensors.torch import save_file
 
 from vipocc.config import validate
-from vipocc.errors import CheckpointError, ConfigError, UsageError
+from vipocc.errors import ConfigError, UsageError
 from vipocc.model.config import EncoderConfig, ModelConfig
 from vipocc.model.decoder import Decoder
-from vipocc.model.encoder import ResNetEncoder, pretrained_encoder
+from vipocc.model.encoder import ResNetEncoder
 from vipocc.model.field import MLPHead, PointQuery
 from vipocc.model.network import ViPOcc
 
@@ -117,49 +113,6 @@ def test_density_equals_the_heads_reference() -> None:
     expected = model.head.reference(features, PointQuery.of_points(points, intrinsics()))[..., 0]
     torch.testing.assert_close(model.density(features, points, intrinsics()), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(model.density(features, points, intrinsics(), chunk=90), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_imagenet_weights_that_cannot_be_downloaded_name_the_way_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise URLError("no route to host")
-
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(CheckpointError, match=r"-o model.encoder.pretrained=none.*PATH") as caught:
-        ViPOcc(validate({}, ModelConfig))
-    assert "resnet50" in str(caught.value)
-    with pytest.raises(CheckpointError, match=r"-o model.depth_branch.encoder.pretrained=none"):
-        ViPOcc(validate({"encoder": {"pretrained": "none"}}, ModelConfig))
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_encoder_weights_from_a_file(tmp_path: Path, suffix: str) -> None:
-    torch.manual_seed(0)
-    state = torchvision.models.resnet18(weights=None).state_dict()
-    path = tmp_path / f"weights{suffix}"
-    if suffix == ".pth":
-        torch.save(state, path)
-    else:
-        save_file(state, path)
-    encoder = pretrained_encoder(EncoderConfig(name="resnet18", pretrained=str(path)), "model.encoder")
-    assert torch.equal(encoder.conv1.weight, state["conv1.weight"])
-
-
-@pytest.mark.parametrize("content", [None, b"", b"not weights"])
-def test_unusable_encoder_weights_are_one_sentence(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "weights.pth"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"-o model.encoder.pretrained=none") as caught:
-        pretrained_encoder(EncoderConfig(name="resnet18", pretrained=str(path)), "model.encoder")
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_encoder_weights_of_another_architecture_name_tensors(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
-    with pytest.raises(CheckpointError, match=r"layer1.0.conv1.weight is \[64, 64, 3, 3\] but .* \[64, 64, 1, 1\]"):
-        pretrained_encoder(EncoderConfig(name="resnet50", pretrained=str(path)), "model.encoder")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from vipocc import config as configuration
 from vipocc.errors import CheckpointError, ConfigError, DeviceError, MissingInputError, UsageError
 from vipocc.geometry.ndc import check_convention
 from vipocc.model.config import ModelConfig
-from vipocc.model.encoder import load_weights
+from vipocc.model.weights import load_weights
 
 if TYPE_CHECKING:
     from vipocc.model.network import ViPOcc

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from vipocc.errors import CheckpointError
 from vipocc.model.config import EncoderConfig
+from vipocc.model.imagenet import CLASSIFIER, initial_weights, without
+from vipocc.model.weights import load_weights
 
 MEAN = 0.45
 """Subtracted from images in [0, 1] before the first layer, all channels alike (Monodepth2's choice)."""
@@ -26,7 +22,6 @@ _LAYOUTS: dict[str, tuple[Any, tuple[int, int, int, int]]] = {
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }
 """Block class and number of blocks in each of the four stages."""
-_CLASSIFIER = ("fc.weight", "fc.bias")
 
 
 class ResNetEncoder(nn.Module):
@@ -83,32 +78,9 @@ def pretrained_encoder(config: EncoderConfig, option: str) -> ResNetEncoder:
     """
     encoder = ResNetEncoder(config)
     if config.pretrained != "none":
-        weights = _imagenet(config, option) if config.pretrained == "imagenet" else _from_file(config, option)
-        load_weights(encoder, weights, config.pretrained, ignored=_CLASSIFIER, fix=_way_out(option))
+        weights = initial_weights(config, option)
+        load_weights(encoder, weights, config.pretrained, ignored=CLASSIFIER, fix=without(option))
     return encoder
-
-
-def load_weights(
-    module: nn.Module, weights: Mapping[str, Tensor], where: object, *, ignored: tuple[str, ...] = (), fix: str
-) -> None:
-    """Load a state dict that must fit exactly but for the names in `ignored`.
-
-    Raises:
-        CheckpointError: naming the first tensors that are missing, unknown or of another shape.
-    """
-    given = {name: tensor for name, tensor in weights.items() if name not in ignored}
-    wanted = module.state_dict()
-    problems = [
-        f"{name} is {list(given[name].shape)} but the model's is {list(wanted[name].shape)}"
-        for name in wanted
-        if name in given and given[name].shape != wanted[name].shape
-    ]
-    problems += [f"{name} {list(wanted[name].shape)} is missing" for name in wanted if name not in given]
-    problems += [f"{name} {list(given[name].shape)} is unknown to the model" for name in given if name not in wanted]
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise CheckpointError(f"weights of another architecture: {', '.join(problems[:3])}{more}", where=where, fix=fix)
-    module.load_state_dict(given)
 
 
 def _scaled(channels: int, width: float) -> int:
@@ -129,36 +101,3 @@ def _initialise(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-
-
-def _way_out(option: str) -> str:
-    return f"train from scratch with -o {option}.pretrained=none, or name a file with -o {option}.pretrained=PATH"
-
-
-def _imagenet(config: EncoderConfig, option: str) -> Mapping[str, Tensor]:
-    weights = get_model_weights(config.name).DEFAULT
-    try:
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"cannot get the ImageNet weights of {config.name} ({error})", where=weights.url, fix=_way_out(option)
-        ) from None
-    return state
-
-
-def _from_file(config: EncoderConfig, option: str) -> Mapping[str, Tensor]:
-    path = Path(config.pretrained).expanduser()
-    if not path.is_file():
-        raise CheckpointError("there is no file of encoder weights", where=path, fix=_way_out(option))
-    try:
-        if path.suffix == ".safetensors":
-            tensors: dict[str, Tensor] = load_file(path)
-            return tensors
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the two formats raise a dozen kinds on a damaged file
-        raise CheckpointError(
-            f"cannot read the encoder weights ({type(error).__name__})", where=path, fix=_way_out(option)
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError("this file holds no state dict of tensors", where=path, fix=_way_out(option))
-    return state
