@@ -30,7 +30,6 @@ from vipocc.priors.depth.computer import DepthComputer
 from vipocc.priors.depth.depth_anything import DepthAnything
 from vipocc.priors.depth.preprocessing import network_size, preprocess_reference
 from vipocc.priors.depth.random_weights import make_random_depth
-from vipocc.priors.overlap import OverlapExecutor
 from vipocc.priors.store_specs import depth_spec
 from vipocc.priors.tiny import make_tiny_depth
 from vipocc.stores import ArraySpec, LocalExecutor, Store, StoreReader, StoreSpec, requests_for, row_refs, run
@@ -83,6 +82,7 @@ class Opened:
 
     def __init__(self, computer: DepthComputer) -> None:
         self.compute, self.notes, self.rows_per_call = computer.compute, computer.notes, computer.rows_per_call
+        self.units_at_once = computer.units_at_once
 
     def open(self, device: str) -> None: ...
 
@@ -99,8 +99,7 @@ def ours(computer: DepthComputer, folder: Path, count: int, device: str) -> tupl
     opened.compute(requests_for(GROUP, [0], {})[0].unit, range(min(count, opened.rows_per_call)))
     store = Store.create_or_open(folder / "depth.zarr", spec, folder)
     store.ensure_group(GROUP, np.arange(count))
-    executor = OverlapExecutor(device) if device.startswith("cuda") else LocalExecutor((device,))
-    done = run(store, requests_for(GROUP, range(count), {"model": "random"}, refs), opened, executor)
+    done = run(store, requests_for(GROUP, range(count), {"model": "random"}, refs), opened, LocalExecutor((device,)))
     assert done.rows == count
     return count / done.seconds, opened.notes()["batch_size"]
 

@@ -386,13 +386,13 @@ def test_dask_workers_as_processes(tmp_path: Path, undisturbed: dict[str, str]) 
 
 
 def test_a_scheduler_that_is_not_there(new_store: NewStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vipocc.stores.dask_executor.TIMEOUT", 1)
+    monkeypatch.setattr("vipocc.stores.cluster.TIMEOUT", 1)
     with pytest.raises(UsageError, match=r"scheduler does not answer.*127\.0\.0\.1:9.*dask scheduler"):
         run(new_store(), requests([1]), Computer(tmp_path / "log"), DaskExecutor("tcp://127.0.0.1:9"))
 
 
 def test_errors_of_workers_keep_their_kind() -> None:
-    from vipocc.stores.executors import pack, unpack
+    from vipocc.stores.messages import pack, unpack
     from vipocc.stores.work import Outcome
 
     request = requests([1])[0]

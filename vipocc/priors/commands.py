@@ -241,9 +241,11 @@ def _stage(app: App, kinds: tuple[Kind, ...], options: dict[str, Any]) -> None:
     from vipocc.data_manifests.stage import require_listed
     from vipocc.priors import jobs
     from vipocc.priors.devices import check_compiled, check_dtype, resolve_devices
+    from vipocc.priors.parts import part_of
     from vipocc.stores import parse_shard
 
-    part = parse_shard(options["shard"]) if options["shard"] else None
+    if options["shard"]:
+        parse_shard(options["shard"])
     if options["scheduler"] and options.get("devices"):
         raise UsageError("--devices all and --scheduler contradict each other", fix="give one of them")
     require_listed(workspace, config, options["split"])
@@ -264,12 +266,15 @@ def _stage(app: App, kinds: tuple[Kind, ...], options: dict[str, Any]) -> None:
     rows = _rows(app, cameras, options)
     if rows is None:
         return
+    if options["shard"]:
+        rows = part_of(rows, options["shard"])
+        if not rows:
+            app.say(f"part {options['shard']} holds no unit: there are fewer units than parts")
+            return
     for kind in kinds:
         job = _describe(app, kind, rows, options)
         if job is None:
             return
-        if part is not None:
-            job = job.part(*part)
         _run(app, job, devices if kind != "anchors" else ("cpu",), options)
 
 
@@ -400,15 +405,13 @@ def _count(number: int, noun: str, ending: str = "s") -> str:
 
 
 def _executor(job: Job, devices: tuple[str, ...], workers: int, options: dict[str, Any]) -> Executor:
+    from vipocc.stores import DaskExecutor, LocalExecutor
+
     if options["scheduler"]:
-        from vipocc.stores import DaskExecutor
+        from functools import partial
 
-        return DaskExecutor(options["scheduler"])
-    from vipocc.priors.depth.computer import DepthComputer
-    from vipocc.stores import LocalExecutor
+        from vipocc.priors.devices import worker_device
 
-    if isinstance(job.computer, DepthComputer) and workers == 1 and len(devices) == 1 and devices[0].startswith("cuda"):
-        from vipocc.priors.overlap import OverlapExecutor
-
-        return OverlapExecutor(devices[0])
+        cheap = job.source == "simulated" or job.spec.kind == "anchors"
+        return DaskExecutor(options["scheduler"], "cpu" if cheap else partial(worker_device, options["device"]))
     return LocalExecutor(devices, workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from vipocc.errors import DeviceError, UsageError
 
@@ -37,6 +38,27 @@ def resolve_devices(device: str = "auto", *, every: bool = False) -> tuple[str, 
             f"there is no device cuda:{index}, only {count}", fix=f"use --device cuda:0 to cuda:{count - 1}"
         )
     return (f"cuda:{index}",)
+
+
+def worker_device(device: str = "auto", check: Callable[[str], None] | None = None) -> str:
+    """Return the device of the dask worker that this is called in.
+
+    Args:
+        device: as for `resolve_devices`, of what the worker sees.
+        check: raises where the device is not for the work.
+
+    Raises:
+        DeviceError: the worker sees several CUDA devices and none was named: its neighbours would take the same one.
+    """
+    found = resolve_devices(device)[0]
+    if ":" in found and ":" not in device and _cuda_devices() > 1:
+        raise DeviceError(
+            f"a dask worker sees {_cuda_devices()} CUDA devices, and another on its host would use the same one",
+            fix="start a worker for each device, with CUDA_VISIBLE_DEVICES set to it",
+        )
+    if check is not None:
+        check(found)
+    return found
 
 
 def check_dtype(dtype: str, device: str, option: str = "--dtype") -> None:

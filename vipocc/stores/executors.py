@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import traceback
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-from vipocc.errors import UsageError, VipoccError
-from vipocc.stores.spec import Request, UnitComputer
-from vipocc.stores.work import Outcome, perform, worker_died
+from vipocc.errors import UsageError
+from vipocc.stores.crew import Crew, Threads, units_at_once
+from vipocc.stores.messages import pack, unpack
+from vipocc.stores.spec import Request, Unit, UnitComputer
+from vipocc.stores.work import Advance, Outcome, perform, worker_died
 from vipocc.stores.writer import Store
 
 #: Worker processes that may die one after another, with no unit committed between, before no more are started.
 DEATHS = 3
-
-Advance: TypeAlias = Callable[[int], None]
 
 _WORKER = "vipocc-stores-worker"
 #: Exit code of a worker process that was about to start workers itself.
@@ -55,7 +55,11 @@ class Pool(Protocol):
         ...
 
     def wait(self) -> Iterator[Outcome]:
-        """Yield the outcomes of requests in hand that are known; blocks until there is one."""
+        """Yield the outcomes of requests in hand that are known, after waiting a while for one; there may be none."""
+        ...
+
+    def withdraw(self) -> None:
+        """Let requests that have not begun come back as `withdrawn`; may be called again and again."""
         ...
 
     def close(self) -> None:
@@ -73,7 +77,10 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """Units on this machine: `workers` processes for each device; one device with one worker is this process itself."""
+    """Units on this machine: `workers` processes for each device; one device with one worker is this process itself.
+
+    In each of them a computer that allows it (`units_at_once`) has several units in hand.
+    """
 
     devices: tuple[str, ...] = ("cpu",)
     workers: int = 1
@@ -83,9 +90,13 @@ class LocalExecutor:
         if not self.devices or self.workers < 1:
             raise UsageError("there are no workers to run on", fix="give at least one device and one worker")
         places = [device for _ in range(self.workers) for device in self.devices]
-        if len(places) == 1:
-            return _Here(store, computer, places[0], advance)
-        return _Processes(store, computer, advance, [_Worker(device) for device in places[: max(units, 1)]])
+        at_once = {device: min(units_at_once(computer, device), max(units, 1)) for device in places}
+        if len(places) > 1:
+            workers = [_Worker(device, at_once[device]) for device in places[: max(units, 1)]]
+            return _Processes(store, computer, advance, workers)
+        if at_once[places[0]] > 1:
+            return Threads(store, computer, places[0], advance, at_once[places[0]])
+        return _Here(store, computer, places[0], advance)
 
 
 @dataclass
@@ -117,6 +128,9 @@ class _Here:
         request, self.request = self.request, None
         yield perform(self.store, request, self.computer, self.advance)
 
+    def withdraw(self) -> None:
+        """Do nothing: what was taken is done."""
+
     def close(self) -> None:
         if self.opened:
             self.opened = False
@@ -126,9 +140,10 @@ class _Here:
 @dataclass
 class _Worker:
     device: str
+    at_once: int = 1
     process: BaseProcess | None = None
     pipe: Connection | None = None
-    request: Request | None = None
+    in_hand: dict[Unit, Request] = field(default_factory=dict)
     answered: bool = False
 
 
@@ -144,27 +159,26 @@ class _Processes:
     _context: multiprocessing.context.SpawnContext = field(default_factory=lambda: multiprocessing.get_context("spawn"))
 
     def free(self) -> bool:
-        return any(worker.request is None for worker in self.workers)
+        return any(len(worker.in_hand) < worker.at_once for worker in self.workers)
 
     def busy(self) -> bool:
-        return any(worker.request is not None for worker in self.workers)
+        return any(worker.in_hand for worker in self.workers)
 
     def submit(self, request: Request) -> None:
-        # A worker that is up goes first, so that few units do not start many processes.
-        idle = sorted((w for w in self.workers if w.request is None), key=lambda w: w.process is None)
-        worker = idle[0]
-        worker.request = request
+        # Idle devices go first, and of those the ones whose process is up: few units do not start many processes.
+        open_ = [worker for worker in self.workers if len(worker.in_hand) < worker.at_once]
+        worker = min(open_, key=lambda w: (len(w.in_hand), w.process is None))
+        worker.in_hand[request.unit] = request
         if worker.process is None:
             ours, theirs = self._context.Pipe()
             with theirs:
-                process = self._context.Process(
-                    target=_serve, args=(theirs, self.store, self.computer, worker.device), name=_WORKER, daemon=True
-                )
+                of_worker = (theirs, self.store, self.computer, worker.device, worker.at_once)
+                process = self._context.Process(target=_serve, args=of_worker, name=_WORKER, daemon=True)
                 try:
                     process.start()
                 except BaseException:
                     ours.close()
-                    worker.request = None
+                    worker.in_hand.clear()
                     raise
             worker.pipe, worker.process, worker.answered = ours, process, False
         assert worker.pipe is not None
@@ -172,52 +186,53 @@ class _Processes:
             worker.pipe.send(request)
 
     def wait(self) -> Iterator[Outcome]:
-        in_hand = {w.pipe: w for w in self.workers if w.request is not None and w.pipe is not None}
+        in_hand = {w.pipe: w for w in self.workers if w.in_hand and w.pipe is not None}
         for pipe in wait(list(in_hand)):
             worker = in_hand[pipe]  # type: ignore[index]
             assert worker.pipe is not None
-            assert worker.request is not None
-            request = worker.request
             try:
                 message = worker.pipe.recv()
             except (EOFError, ConnectionResetError):
-                yield self._died(worker)
+                yield from self._died(worker)
                 continue
             worker.answered = True
             if isinstance(message, int):
                 self.advance(message)
                 continue
-            worker.request = None
-            outcome = unpack(message, request)
+            outcome = unpack(message, worker.in_hand.pop(message.outcome.request.unit))
             if outcome.state == "committed":
                 self.deaths = 0
             yield outcome
 
-    def _died(self, worker: _Worker) -> Outcome:
+    def withdraw(self) -> None:
+        """Do nothing: what was taken has begun."""
+
+    def _died(self, worker: _Worker) -> Iterator[Outcome]:
+        """Yield the outcomes of what a dead worker had in hand."""
         assert worker.process is not None
-        assert worker.request is not None
         assert worker.pipe is not None
         worker.process.join()
-        code = worker.process.exitcode
-        if code == _UNGUARDED and not worker.answered:
-            what = "the calling script starts worker processes, and they import it and would start their own"
-            outcome = Outcome(worker.request, "failed", error=UsageError(what, fix=_GUARD), fatal=True)
-        elif code is not None and code > 0 and not worker.answered:
-            fix = f"its own error stands above; in a script, {_GUARD}"
-            outcome = worker_died(worker.request, f"while starting, exit code {code}", fix)
-        else:
-            outcome = worker_died(worker.request, _how(code))
+        code, lost = worker.process.exitcode, list(worker.in_hand.values())
         worker.pipe.close()
-        worker.process = worker.pipe = worker.request = None
+        worker.process = worker.pipe = None
+        worker.in_hand.clear()
         self.deaths += 1
         if self.deaths >= DEATHS:
             self.workers.remove(worker)
-        return outcome
+        for request in lost:
+            if code == _UNGUARDED and not worker.answered:
+                what = "the calling script starts worker processes, and they import it and would start their own"
+                yield Outcome(request, "failed", error=UsageError(what, fix=_GUARD), fatal=True)
+            elif code is not None and code > 0 and not worker.answered:
+                fix = f"its own error stands above; in a script, {_GUARD}"
+                yield worker_died(request, f"while starting, exit code {code}", fix)
+            else:
+                yield worker_died(request, _how(code))
 
     def close(self) -> None:
         for worker in self.workers:
             if worker.pipe is not None and worker.process is not None:
-                if worker.request is not None:
+                if worker.in_hand:
                     worker.process.kill()
                 worker.pipe.close()
         for worker in self.workers:
@@ -226,63 +241,36 @@ class _Processes:
                 worker.process = None
 
 
-def _serve(pipe: Connection, store: Store, computer: UnitComputer, device: str) -> None:
-    """Work off requests until the pipe ends: the parent is done with us, or dead."""
+def _serve(pipe: Connection, store: Store, computer: UnitComputer, device: str, at_once: int) -> None:
+    """Work off requests until the pipe ends: the parent is done with us, or dead. Units in hand are finished."""
     # The parent decides when to stop; a Ctrl-C reaches the whole process group and would break into the unit.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    opened = False
+    sending = threading.Lock()
+
+    def tell(news: Outcome | int) -> None:
+        # With the parent dead there is nobody to tell; what was committed stands.
+        with sending, suppress(BrokenPipeError, ConnectionResetError):
+            pipe.send(news if isinstance(news, int) else pack(news))
+
+    crew: Crew | None = None
     try:
         while True:
             request: Request = pipe.recv()
-            if not opened:
+            if crew is None:
                 try:
                     computer.open(device)
                 except Exception as error:
-                    pipe.send(pack(Outcome(request, "failed", error=error, fatal=True)))
+                    tell(Outcome(request, "failed", error=error, fatal=True))
                     return
-                opened = True
-            pipe.send(pack(perform(store, request, computer, pipe.send)))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+                crew = Crew(store, computer, at_once, tell)
+            crew.take(request)
+    except (EOFError, ConnectionResetError):
         return
     finally:
-        if opened:
+        if crew is not None:
+            crew.leave()
             computer.close()
-
-
-@dataclass(frozen=True)
-class Message:
-    """An outcome as it travels between processes: its error taken apart, for few exceptions survive pickling."""
-
-    outcome: Outcome
-    kind: type[VipoccError] | None = None
-    what: str = ""
-    where: str | None = None
-    fix: str | None = None
-    trace: str = ""
-
-
-def pack(outcome: Outcome) -> Message:
-    """Return an outcome ready for pickling."""
-    bare, error = replace(outcome, error=None), outcome.error
-    if error is None:
-        return Message(bare)
-    trace = "".join(traceback.format_exception(error))
-    if isinstance(error, VipoccError):
-        return Message(bare, type(error), error.what, error.where, error.fix, trace)
-    return Message(bare, None, f"{type(error).__name__}: {error}", trace=trace)
-
-
-def unpack(message: Message, request: Request) -> Outcome:
-    """Return the outcome that `pack` took apart; the worker's traceback is a note on its error."""
-    if not message.what:
-        return replace(message.outcome, request=request)
-    if message.kind is not None:
-        error: Exception = message.kind(message.what, where=message.where, fix=message.fix)
-    else:
-        error = RuntimeError(message.what)
-    error.add_note(message.trace)
-    return replace(message.outcome, request=request, error=error)
 
 
 def _how(exitcode: int | None) -> str:

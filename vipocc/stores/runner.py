@@ -99,9 +99,11 @@ def run(
                         feed.later(outcome.request)
                     elif outcome.state == "held":
                         feed.found(outcome.request)
-                    else:
+                    elif outcome.state == "failed":
                         failed.append(outcome)
                         stop.asked = stop.asked or outcome.fatal
+                if stop.asked:
+                    pool.withdraw()
     stop.leave()
     if failed:
         raise _failure(failed, units)

@@ -184,6 +184,9 @@ class UnitComputer(Protocol):
     unit stands in the unit's record (a batch size that was found, say) and decides nothing. It may have a method
     `digest_read`: given an input file's path as its reference has it, the digest (`digest_bytes`) of the content that
     `compute` was made from, or None; the file is then not read again for its record. It is asked once for each file.
+    It may have a method `units_at_once`: given the device, how many units one worker may have in hand at once (1
+    otherwise). `compute` and `notes` are then called from as many threads, and the computer itself keeps the device to
+    one of them at a time; while one has it, the others read, compress and commit.
     """
 
     def open(self, device: str) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from vipocc.stores.commit import PackedRow, check_arrays, commit, pack_row, reco
 from vipocc.stores.inputs import check_unchanged, with_digests
 from vipocc.stores.spec import Request, UnitComputer
 from vipocc.stores.writer import Store
+
+Advance: TypeAlias = Callable[[int], None]
+"""Is told how many rows were just computed."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +75,20 @@ def plan(store: Store, requests: Iterable[Request], *, overwrite: bool = False) 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one unit went: `committed`, `held` (nothing was missing any more), `locked` by another process, or `failed`.
+    """How one unit went: `committed`, `held` (nothing was missing any more), `locked` by another process, `withdrawn`
+    (not begun, as the run was asked to stop) or `failed`.
 
     A `fatal` failure (anything but a fault of this unit's own input) ends the run.
     """
 
     request: Request
-    state: Literal["committed", "held", "locked", "failed"]
+    state: Literal["committed", "held", "locked", "withdrawn", "failed"]
     rows: int = 0
     error: Exception | None = None
     fatal: bool = False
 
 
-def perform(store: Store, request: Request, computer: UnitComputer, advance: Callable[[int], None]) -> Outcome:
+def perform(store: Store, request: Request, computer: UnitComputer, advance: Advance) -> Outcome:
     """Do one unit under its lock: carry through what a kill interrupted, save the sound rows of damaged shards, compute
     what is missing, commit.
 
@@ -122,7 +126,7 @@ def perform(store: Store, request: Request, computer: UnitComputer, advance: Cal
 
 
 def _compute(
-    store: Store, computer: UnitComputer, request: Request, rows: Sequence[int], advance: Callable[[int], None]
+    store: Store, computer: UnitComputer, request: Request, rows: Sequence[int], advance: Advance
 ) -> tuple[Mapping[str, NDArray[Any]], dict[int, PackedRow]]:
     """Compute rows; a thread digests and compresses those that are there while the next are computed."""
     step = max(1, int(getattr(computer, "rows_per_call", len(rows))))

@@ -45,6 +45,10 @@ class DepthComputer:
         self.rows_per_call = SHARD if device.startswith("cuda") else self._model.batch.size
         self._open_images()
 
+    def units_at_once(self, device: str) -> int:
+        """Return how many units a worker has in hand: one is read, one on the GPU, one written."""
+        return 3 if device.startswith("cuda") else 1
+
     def compute(self, unit: Unit, rows: Sequence[int]) -> Mapping[str, NDArray[Any]]:
         """Return depth [len(rows), H, W] in metres."""
         assert self._model is not None
