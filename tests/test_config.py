@@ -37,8 +37,13 @@ def test_an_override_without_a_value_is_refused() -> None:
 
 
 def test_unknown_preset_and_profile_name_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"use --preset with one of .*demo"):
+    with pytest.raises(ConfigError, match=r"did you mean 'ablations/full'"):
+        config.load("ablation/full")
+    with pytest.raises(ConfigError, match=r"there is no preset 'nonsense'; use --preset with") as caught:
         config.load("nonsense")
+    listed = str(caught.value).splitlines()[1:]
+    assert [line.split()[0] for line in listed] == config.available()
+    assert all(len(line.split()) > 3 and len(line) <= 120 for line in listed), "each with what it is"
     with pytest.raises(ConfigError, match="use --profile with one of official, paper"):
         config.load("demo", profile="nonsense")
 
@@ -67,3 +72,37 @@ def test_schemas_are_frozen() -> None:
     loaded = config.load("demo")
     with pytest.raises(ValueError, match="frozen"):
         loaded.seed = 1
+
+
+def test_a_preset_stands_on_another_and_knows_profiles(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "summary: mine\nbase: bts\ntraining: {batch_size: 3}\nprofiles: {official: {training: {batch_size: 5}}}\n"
+    )
+    paper, official = config.load(str(mine)), config.load(str(mine), profile="official")
+    assert paper.model.depth_branch.kind == official.model.depth_branch.kind == "none"
+    assert (paper.training.batch_size, official.training.batch_size) == (3, 5)
+    assert paper.preset == str(mine)
+    assert config.load(str(mine), profile="official", overrides=["training.batch_size=7"]).training.batch_size == 7
+
+
+def test_a_preset_that_stands_on_itself_is_refused(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(f"base: {second}\n")
+    second.write_text(f"base: {first}\n")
+    with pytest.raises(ConfigError, match="a preset cannot stand on"):
+        config.load(str(first))
+
+
+@pytest.mark.parametrize("command", ["train", "priors depth", "config show"])
+def test_commands_list_the_presets_when_one_is_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    from vipocc.cli import run
+    from vipocc.workspace import Workspace
+
+    Workspace.create(tmp_path, "synthetic", tmp_path / "world", "demo")
+    assert run([*command.split(), "-C", str(tmp_path), "--preset", "pixelnerv"]) == 2
+    said = capsys.readouterr().err
+    assert "did you mean 'pixelnerf'" in said
+    assert "bts_snog" in said

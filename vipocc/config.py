@@ -2,7 +2,8 @@
 
 A component's schema lives beside the component (`<package>/config.py`) and its values in `presets/*.yaml`; this module
 only puts them together. Layers, later ones winning: schema defaults, the profile's values
-(`presets/profiles/*.yaml`), the preset, a run's own saved file, overrides.
+(`presets/profiles/*.yaml`), the preset that a preset stands on (`base: NAME`), the preset, what it says for the profile
+alone (`profiles: {NAME: …}`), a run's own saved file, overrides.
 """
 
 from __future__ import annotations
@@ -56,8 +57,17 @@ def root_schema() -> type[Any]:
 
 def available(kind: str = "preset") -> list[str]:
     """Return the names of the packaged presets, or with `kind="profile"` of the profiles."""
-    folder = PRESETS / "profiles" if kind == "profile" else PRESETS
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    if kind == "profile":
+        return sorted(path.stem for path in (PRESETS / "profiles").glob("*.yaml"))
+    found = (path.relative_to(PRESETS).with_suffix("") for path in PRESETS.rglob("*.yaml"))
+    return sorted(path.as_posix() for path in found if path.parts[0] != "profiles")
+
+
+def summaries() -> str:
+    """Return the packaged presets, one line each: name and what it is."""
+    names = available()
+    width = max(len(name) for name in names)
+    return "\n".join(f"  {name:<{width}}  {read(PRESETS / f'{name}.yaml').get('summary', '')}" for name in names)
 
 
 def load(
@@ -82,11 +92,12 @@ def load(
     if base is not None and preset is None and profile is None:
         values = dict(base)
     else:
-        values = _preset(preset or "vipocc")
+        values = {**_preset(preset or "vipocc"), "preset": preset or "vipocc"}
         chosen = profile or written.get("profile") or values.get("profile", "paper")
         # A profile that was asked for by name wins over one among the overrides, with all that it stands for.
         written["profile"] = chosen
-        values = _merge(_profile(str(chosen)), values)
+        own = values.pop("profiles", {})
+        values = _merge(_merge(_profile(str(chosen)), values), own.get(chosen, {}))
     return validate(_merge(values, written))
 
 
@@ -124,17 +135,26 @@ def read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _preset(name: str) -> dict[str, Any]:
+def _preset(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
     if not path.is_file() and name.endswith((".yaml", ".yml")):
         raise ConfigError(
             "the preset's file is not there", where=name, fix="correct --preset, or preset: in vipocc.yaml"
         )
     if not path.is_file():
+        near = difflib.get_close_matches(name, available(), n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
         raise ConfigError(
-            f"there is no preset '{name}'", fix=f"use --preset with one of {', '.join(available())} or a .yaml file"
+            f"there is no preset '{name}'", fix=f"{hint}use --preset with a .yaml file or one of these\n{summaries()}"
         )
-    return _merge(read(path), {"preset": name})
+    values = read(path)
+    values.pop("summary", None)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if base in seen or not isinstance(base, str):
+        raise ConfigError(f"a preset cannot stand on '{base}'", where=path, fix="name another preset as its base")
+    return _merge(_preset(base, (*seen, base)), values)
 
 
 def _profile(name: str) -> dict[str, Any]:

@@ -97,9 +97,9 @@ def show(app: App) -> None:
 @config.command("presets")
 def presets() -> None:
     """List the packaged presets and profiles."""
-    from vipocc.config import available
+    from vipocc.config import available, summaries
 
-    click.echo(f"presets: {', '.join(available())}")
+    click.echo(f"presets:\n{summaries()}")
     click.echo(f"profiles: {', '.join(available('profile'))}")
 
 
