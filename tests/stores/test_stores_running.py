@@ -23,7 +23,7 @@ from vipocc.stores import DaskExecutor, LocalExecutor, Store, StoreReader, Unit,
 NewStore = Callable[..., Store]
 ROWS = range(200)
 
-#: A writer as another process: `python -c WRITER store log delay`.
+#: A writer as another process: `python -c WRITER store log delay workers`.
 WRITER = """
 import sys
 from pathlib import Path
@@ -35,15 +35,14 @@ if __name__ == "__main__":
     store.ensure_group(GROUP, np.arange(200) * 3)
     delay = float(sys.argv[3])
     for step in (range(0, 200, 2), range(200)):
-        run(store, requests(step), Computer(Path(sys.argv[2]), delay=delay), LocalExecutor(workers=1))
+        run(store, requests(step), Computer(Path(sys.argv[2]), delay=delay), LocalExecutor(workers=int(sys.argv[4])))
 """
 
 
-def writer(store: Path, log: Path, delay: float = 0.0) -> subprocess.Popen[bytes]:
+def writer(store: Path, log: Path, delay: float = 0.0, workers: int = 1) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(store), str(log), str(delay)], env=environment, stderr=subprocess.PIPE
-    )
+    command = [sys.executable, "-c", WRITER, str(store), str(log), str(delay), str(workers)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True)
 
 
 @pytest.fixture(scope="module")
@@ -195,16 +194,17 @@ def test_a_reader_during_a_replacement_by_other_values(
     check_values(store, [1], salt=5)
 
 
-def test_two_processes_share_the_work(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_two_processes_share_the_work(tmp_path: Path, undisturbed: dict[str, str], workers: int) -> None:
     path, log = tmp_path / "depth.zarr", tmp_path / "log"
-    both = [writer(path, log, delay=0.05) for _ in range(2)]
+    both = [writer(path, log, 0.05 if workers == 1 else 0.5, workers) for _ in range(2)]
     for process in both:
         _, errors = process.communicate()
         assert process.returncode == 0, errors.decode()
     assert sorted(computed(log)) == list(ROWS), "no row was made twice"
     store = Store.create_or_open(path, spec(), tmp_path)
     assert shards(store) == undisturbed
-    assert len({line for line in log.read_text().splitlines() if line.startswith("open")}) == 2
+    assert len({line for line in log.read_text().splitlines() if line.startswith("open")}) >= 2
 
 
 def test_a_unit_held_by_another_is_left_to_it(new_store: NewStore, tmp_path: Path) -> None:
@@ -334,21 +334,23 @@ def test_rows_per_call(new_store: NewStore, tmp_path: Path) -> None:
     check_values(store, range(10))
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_finishes_the_unit_in_hand(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_finishes_the_units_in_hand(tmp_path: Path, number: signal.Signals, workers: int) -> None:
+    """Worker processes get the signal too, as from a terminal or a batch system, and leave it to their parent."""
     log = tmp_path / "log"
-    process = writer(tmp_path / "depth.zarr", log, delay=0.4)
+    process = writer(tmp_path / "depth.zarr", log, 0.4 if workers == 1 else 3.0, workers)
     deadline = time.monotonic() + 60
-    while not (log.exists() and "open" in log.read_text()) and time.monotonic() < deadline:
+    while not (log.exists() and log.read_text().count("open") == workers) and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.1)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert b"stopping after the units in hand" in errors
     assert process.returncode == (143 if number == signal.SIGTERM else -signal.SIGINT)
     store = Store.create_or_open(tmp_path / "depth.zarr", spec(), tmp_path)
-    assert plan(store, requests(range(0, 200, 2))).done == 32
-    assert log.read_text().splitlines()[-1] == "close"
+    assert plan(store, requests(range(0, 200, 2))).done == 32 * workers
+    assert log.read_text().splitlines()[-workers:] == ["close"] * workers
     assert not list(tmp_path.rglob("*.partial")) + list(tmp_path.rglob("*.next")) + list(tmp_path.rglob("*.lock"))
 
 
@@ -372,17 +374,6 @@ def test_dask_in_this_process(tmp_path: Path, undisturbed: dict[str, str]) -> No
     assert shards(store) == undisturbed
     assert [line.split()[0] for line in log.read_text().splitlines()].count("open") == 2, "once a run, not once a unit"
     assert log.read_text().splitlines().count("close") == 2
-
-
-@pytest.mark.slow
-def test_dask_workers_as_processes(tmp_path: Path, undisturbed: dict[str, str]) -> None:
-    from distributed import LocalCluster
-
-    store = Store.create_or_open(tmp_path / "depth.zarr", spec(), tmp_path)
-    store.ensure_group(GROUP, np.arange(200) * 3)
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        run(store, requests(ROWS), Computer(tmp_path / "log", delay=0.1), DaskExecutor(cluster.scheduler_address))
-    assert shards(store) == undisturbed
 
 
 def test_a_scheduler_that_is_not_there(new_store: NewStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
