@@ -10,12 +10,15 @@ from torch import Tensor
 
 from vipocc.model.depth_branch import refine_inverse_depth
 from vipocc.training.losses import (
+    DepthKind,
     Mean,
     colour_error,
     colour_loss,
     depth_consistency,
     invalid_rays,
     masked_mean,
+    smoothness,
+    smoothness_reference,
     ssim_error,
     temporal_loss,
     temporal_loss_official,
@@ -196,3 +199,65 @@ def test_losses_and_gradients_are_finite_for_any_output(seed: int, scale: float,
     assert math.isfinite(float(loss.detach()))
     (gradient,) = torch.autograd.grad(loss, output)
     assert torch.isfinite(gradient).all()
+
+
+def test_the_total_adds_what_there_is() -> None:
+    parts = tuple(torch.tensor(value) for value in (0.5, 20.0, 0.6, 0.3))
+    assert float(total(*parts, weights=(1.0, 0.0025, 0.005, 0.001))) == pytest.approx(0.5 + 0.05 + 0.003 + 0.0003)
+    assert float(total(*parts[:3], weights=(2.0, 0.005, 0.01))) == pytest.approx(1.0 + 0.1 + 0.006)
+    assert float(total(parts[0], None, parts[2])) == pytest.approx(0.5 + 0.003)
+    assert float(total(parts[0])) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("kind", ["near", "normalised"])
+def test_other_depth_kinds_leave_out_missing_priors_and_stay_finite(kind: DepthKind) -> None:
+    distance = torch.tensor([4.0, 30.0, 50.0, 7.0], requires_grad=True)
+    refined = torch.tensor([5.0, float("nan"), 40.0, 10.0], requires_grad=True)
+    mean = depth_consistency(distance, torch.ones(4), refined, kind)
+    assert float(mean.count) == 3.0
+    place = torch.tensor([0.0, 1.0, 5 / 35])
+    expected = (
+        torch.tensor([1.0, 10.0, 3.0]) * (1 - place) if kind == "near" else place - torch.tensor([0.0, 1.0, 3 / 46])
+    )
+    assert float(mean.value.detach()) == pytest.approx(float(expected.abs().mean()), rel=1e-6)
+    for gradient in torch.autograd.grad(mean.value, (distance, refined)):
+        assert torch.isfinite(gradient).all()
+        assert gradient[1] == 0.0
+    nothing = depth_consistency(distance, torch.ones(4), torch.full((4,), float("nan")), kind).value
+    assert float(nothing.detach()) == 0.0
+    even = depth_consistency(
+        torch.full((4,), 9.0), torch.ones(4), torch.full((4,), 9.0, requires_grad=True), kind
+    ).value
+    assert math.isfinite(float(even.detach()))
+
+
+def test_smoothness_is_zero_on_planes_of_inverse_depth_and_spares_edges() -> None:
+    flat, colours = torch.full((2, 8, 8), 7.0), torch.rand(2, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+    seen = torch.zeros(2, 8, 8, dtype=torch.bool)
+    assert float(smoothness(flat, colours, seen).value) == 0.0
+    step = flat.clone()
+    step[..., 4:] = 14.0
+    plain = torch.full_like(colours, 0.5)
+    edged = plain.clone()
+    edged[..., 4:, :] = 1.0
+    rough, along_an_edge = (float(smoothness(step, image, seen).value) for image in (plain, edged))
+    # Inverse depth 4/3 and 2/3 of its mean: one step of 2/3 in each row of eight.
+    assert rough == pytest.approx(2 / 3 / 8)
+    assert along_an_edge == pytest.approx(rough * math.exp(-0.5))
+    hidden = seen.clone()
+    hidden[0] = True
+    assert float(smoothness(step, plain, hidden).value) == pytest.approx(rough / 2)
+    assert float(smoothness(step, plain, hidden, "valid").value) == pytest.approx(rough)
+    assert float(smoothness(step, plain, torch.ones_like(seen), "valid").value) == 0.0
+
+
+def test_smoothness_equals_its_twin_and_its_gradient_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(1)
+    depth = (torch.rand(3, 5, 6, generator=generator, dtype=torch.float64) * 60 + 3).requires_grad_()
+    colours = torch.rand(3, 5, 6, 3, generator=generator, dtype=torch.float64)
+    invalid = torch.rand(3, 5, 6, generator=generator) < 0.3
+    fast, plain = smoothness(depth, colours, invalid).value, smoothness_reference(depth, colours, invalid)
+    torch.testing.assert_close(fast, plain)
+    of_fast, of_plain = (torch.autograd.grad(loss, depth)[0] for loss in (fast, plain))
+    torch.testing.assert_close(of_fast, of_plain)
+    assert torch.autograd.gradcheck(lambda d: smoothness(d, colours, invalid).value, (depth,))

@@ -39,6 +39,42 @@ def test_a_sample_without_a_pair_is_refused() -> None:
         rays.split_views(["a", "b"], [0, 0])
 
 
+def test_the_coin_takes_either_crosswise_split() -> None:
+    rows = [5, 6, 5, 6, 15, 16, 15, 16]
+    for rule in ("crosswise", "official"):
+        drawn = {rays.choose_split(np.random.default_rng(seed), EIGHT, rows, rule) for seed in range(20)}
+        assert drawn == set(rays.split_views(EIGHT, rows)), "eight views split alike by both rules"
+
+
+def test_the_released_split_of_a_stereo_pair_draws_two_render_views() -> None:
+    drawn = [rays.choose_split(np.random.default_rng(seed), EIGHT[:4], [5, 6, 5, 6], "official") for seed in range(600)]
+    for split in drawn:
+        assert len(split.render) == 2
+        assert sorted(split.loss + split.render) == [0, 1, 2, 3]
+        assert split.loss == tuple(sorted(split.loss))
+        assert split.render == tuple(sorted(split.render))
+    counts = [sum(split.render == pair for split in drawn) for pair in {split.render for split in drawn}]
+    assert len(counts) == 6, "every pair, also two time steps of one camera"
+    assert min(counts) > 60
+    crosswise = {rays.choose_split(np.random.default_rng(seed), EIGHT[:4], [5, 6, 5, 6]) for seed in range(20)}
+    assert {split.render for split in crosswise} == {(0, 3), (1, 2)}
+
+
+def test_two_views_cannot_be_split_as_released() -> None:
+    with pytest.raises(DataError, match=r"2 views cannot be split.*view_split=crosswise"):
+        rays.choose_split(np.random.default_rng(0), EIGHT[:2], [5, 6], "official")
+
+
+def test_exclusive_bounds_never_draw_the_last_row_and_column() -> None:
+    centres = rays.uniform_centres(np.random.default_rng(0), 400_000, (192, 640), 8, "exclusive")
+    corners = centres - 4
+    assert corners.min(0).tolist() == [0, 0]
+    assert corners.max(0).tolist() == [631, 183]
+    assert rays.uniform_centres(np.random.default_rng(0), 5, (9, 9), 8, "exclusive").tolist() == [[4, 4]] * 5
+    with pytest.raises(ConfigError, match="patch_size"):
+        rays.uniform_centres(np.random.default_rng(0), 1, (8, 40), 8, "exclusive")
+
+
 def test_uniform_patches_reach_every_border_and_stay_inside() -> None:
     centres = rays.uniform_centres(np.random.default_rng(0), 20_000, SIZE, 8)
     pixels = rays.patch_pixels(torch.from_numpy(centres)[None].long(), 8)
