@@ -94,3 +94,21 @@ def test_shapes_are_told() -> None:
         warp(torch.zeros(1, 3, 8, 12), torch.ones(1, 1, 8, 12), K, torch.eye(4).expand(3, 4, 4), "centre")
     with pytest.raises(UsageError, match=r"depth must have shape \[any, 1, any, any\], not \[8, 12\]"):
         backproject(torch.ones(8, 12), K, "centre")
+
+
+def test_a_place_that_is_no_number_costs_a_number_and_no_process() -> None:
+    """The gradient of grid_sample on the CPU ends the process there."""
+    reference, depth = torch.rand(1, 3, 8, 8), torch.full((1, 1, 8, 8), 5.0)
+    depth[0, 0, 3, 3] = torch.nan
+    depth.requires_grad_()
+    pose = torch.eye(4)[None]
+    pose[0, 0, 3] = 0.1
+    warped = warp(reference, depth, torch.eye(3)[None], pose, "centre")
+    warped.image.sum().backward()
+    official = warp_official(reference, depth, depth.detach(), torch.eye(3)[None], pose)
+    official.image.sum().backward()
+    others = torch.ones(8, 8, dtype=torch.bool)
+    others[3, 3] = False
+    assert depth.grad is not None
+    assert torch.isfinite(depth.grad[0, 0][others]).all()
+    assert torch.isnan(depth.grad[0, 0, 3, 3]), "it is not hidden from whoever looks for it"

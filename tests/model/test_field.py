@@ -54,6 +54,13 @@ def test_a_pixel_finds_its_own_feature() -> None:
     assert sample_features(features, xy).item() == pytest.approx(6.0)
 
 
+def test_a_place_that_is_no_number_has_no_features() -> None:
+    xy = torch.tensor([[[torch.nan, 0.0], [0.0, 0.0]]])
+    found = sample_features(torch.ones(1, 2, 4, 4), xy)
+    assert torch.isnan(found[0, 0]).all()
+    assert torch.equal(found[0, 1], torch.ones(2))
+
+
 @pytest.mark.parametrize("central", [False, True])
 def test_fast_density_equals_reference(central: bool) -> None:
     made = head()

@@ -63,6 +63,11 @@ def _same_image(reference: torch.Tensor, depth: torch.Tensor) -> tuple[int, int,
     return int(batch), int(height), int(width)
 
 
+def _places(xy: torch.Tensor) -> torch.Tensor:
+    """Return places with those that are no finite numbers moved outside: on the CPU, grid_sample's gradient crashes."""
+    return xy.nan_to_num(nan=3.0, posinf=3.0, neginf=-3.0)
+
+
 def warp(
     reference: torch.Tensor,
     depth_target: torch.Tensor,
@@ -83,7 +88,7 @@ def warp(
     valid = ~outside(xy, z)
     xy = xy.reshape(batch, height, width, 2)
     image = functional.grid_sample(
-        reference, xy.to(reference.dtype), mode="bilinear", padding_mode="border", align_corners=False
+        reference, _places(xy).to(reference.dtype), mode="bilinear", padding_mode="border", align_corners=False
     )
     shape = (batch, 1, height, width)
     return Warped(image, xy, z.reshape(shape), valid.reshape(shape))
@@ -122,7 +127,7 @@ def warp_official(
     grid = xy.reshape(batch, height, width, 2)
     stacked = torch.cat([reference, depth_reference.to(reference.dtype)], dim=1)
     sampled = functional.grid_sample(
-        stacked, grid.to(stacked.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
+        stacked, _places(grid).to(stacked.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
     )
     shape = (batch, 1, height, width)
     return OfficialWarp(sampled[:, :-1], computed_depth.reshape(shape), sampled[:, -1:], valid.reshape(shape))

@@ -51,7 +51,8 @@ def sample_features(features: Tensor, xy: Tensor) -> Tensor:
     batch, channels, height, width = features.shape
     x = (((xy[..., 0] + 1.0) * width - 1.0) / 2.0).clamp(0, width - 1)
     y = (((xy[..., 1] + 1.0) * height - 1.0) / 2.0).clamp(0, height - 1)
-    left, top = x.detach().floor(), y.detach().floor()
+    # A place that is not a number gets features that are none, as in the twin, and no index from nowhere.
+    left, top = x.detach().floor().nan_to_num(0.0), y.detach().floor().nan_to_num(0.0)
     right_share, bottom_share = x - left, y - top
     first = torch.arange(batch, device=features.device)[:, None] * (height * width)
     column, upper = left.long(), top.long() * width + first
