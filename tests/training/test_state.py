@@ -18,7 +18,8 @@ from vipocc.training.state import RunState, checkpoints, latest_checkpoint, read
 
 
 def a_state(step: int) -> RunState:
-    return RunState(step, 2 * step, 2, 10, None, None, {"state": {0: {"step": torch.tensor(float(step))}}})
+    optimiser = {"state": {0: {"step": torch.tensor(float(step))}}}
+    return RunState(step, 2 * step, 2, 1, 1, 10, None, None, optimiser)
 
 
 def a_model(folder: Path) -> None:

@@ -3,7 +3,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from vipocc.errors import CheckpointError, DeviceError, MissingInputError, NonFi
 from vipocc.model.checkpoint import find_checkpoint, read_weights
 from vipocc.model.network import ViPOcc
 from vipocc.training import session, trainer
+from vipocc.training.failure import reproduce
 from vipocc.training.metrics import read_metrics
 from vipocc.training.seeds import torch_generator
 from vipocc.training.session import start_training
 from vipocc.training.step import prepare, training_losses
+from vipocc.training.stream import load_batches
 from vipocc.training.trainer import Trainer
 
 Say = Callable[[str], None]
@@ -229,44 +231,92 @@ def test_missing_priors_give_pixels_no_gradient_and_no_nan(world: TinyWorld, mon
         assert value.grad is None or bool(torch.isfinite(value.grad).all()), name
 
 
+def broken_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the second sample of one batch come with a calibration that is not a number."""
+
+    def stream(*arguments: Any, **more: Any) -> Iterator[dict[str, torch.Tensor]]:
+        for at, raw in enumerate(load_batches(*arguments, **more), 1):
+            if at == number:
+                raw["intrinsics"][1] = math.nan
+            yield raw
+
+    monkeypatch.setattr(trainer, "load_batches", stream)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_non_finite_loss_stops_with_a_dump_that_reproduces_it(
-    world: TinyWorld, quiet: Say, monkeypatch: pytest.MonkeyPatch
+    world: TinyWorld, quiet: Say, monkeypatch: pytest.MonkeyPatch, accumulate: int
 ) -> None:
     before: dict[str, torch.Tensor] = {}
+    optimise = Trainer._optimise
 
-    def poisoned(model: ViPOcc, batch: Any, *rest: Any, **more: Any) -> dict[str, torch.Tensor]:
-        terms = training_losses(model, batch, *rest, **more)
-        if len(seen) == 3:
-            before.update({name: value.detach().clone() for name, value in model.named_parameters()})
-            terms["total"] = terms["total"] * math.nan
-        seen.append(1)
-        return terms
+    def watched(self: Trainer, parts: Any) -> Any:
+        if self.step == 3:
+            before.update({name: value.detach().clone() for name, value in self.model.named_parameters()})
+        return optimise(self, parts)
 
-    seen: list[int] = []
+    config = world.configured("training.batch_size=4", f"training.accumulate={accumulate}")
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, "training_losses", poisoned)
+        patched.setattr(Trainer, "_optimise", watched)
+        broken_at(4 if accumulate == 1 else 8, patched)
         with pytest.raises(NonFiniteError) as error:
-            start_training(world.workspace, world.config, name="broken", say=quiet)
+            start_training(world.workspace, config, name="broken", say=quiet)
     run = world.workspace.runs / "broken"
+    dump = run / "nonfinite-step_4"
     assert error.value.exit_code == 1
     assert "step 4 is not a finite number" in str(error.value)
-    assert "drive/image_0" in str(error.value)
-    dump = torch.load(run / "nonfinite-step_4" / "batch.pt", weights_only=True)
-    assert dump["step"] == 4
-    assert len(dump["samples"]) == len(dump["batch"]["index"]) == 2
-    kept = read_weights(run / "nonfinite-step_4")
+    assert f"vipocc train --reproduce {dump}" in str(error.value)
+    kept = read_weights(dump)
     assert all(torch.equal(value, kept[name]) for name, value in before.items())
+    again = reproduce(dump, torch.device("cpu"))
+    assert not again.finite
+    assert math.isnan(again.losses["total"])
+    assert again.parameters
+    assert all(name in str(error.value) for name in again.alone)
+    guilty = [number for number, value in enumerate(again.alone.values()) if not math.isfinite(value)]
+    assert guilty == [1 if accumulate == 1 else 3], "the sample with the broken calibration, and no other"
     assert (run / "checkpoints" / "step_3").is_dir()
     assert start_training(world.workspace, None, resume="broken", say=quiet).steps == 6
+
+
+def test_a_dump_is_done_again_from_the_command_line(
+    world: TinyWorld, quiet: Say, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vipocc.cli import run
+
+    with monkeypatch.context() as patched:
+        broken_at(1, patched)
+        with pytest.raises(NonFiniteError):
+            start_training(world.workspace, world.config, name="broken", say=quiet)
+    dump = world.workspace.runs / "broken" / "nonfinite-step_1"
+    assert run(["train", "--reproduce", str(dump), "--device", "cpu"]) == 1
+    told = capsys.readouterr()
+    assert "step 1 again: total nan" in told.out
+    assert "samples whose own loss is not finite: drive/image_0" in told.out
+    assert "step 1 is not finite here either" in told.err
+    content = torch.load(dump / "batch.pt", weights_only=True)
+    content["parts"][0]["raw"]["intrinsics"][1] = content["parts"][0]["raw"]["intrinsics"][0]
+    torch.save(content, dump / "batch.pt")
+    assert run(["train", "--reproduce", str(dump), "--device", "cpu"]) == 0
+    assert "here loss and gradients are finite" in capsys.readouterr().out
+    (dump / "batch.pt").write_bytes(b"none")
+    assert run(["train", "--reproduce", str(dump)]) == 2
+    assert "this is no dump of a step" in capsys.readouterr().err
 
 
 def test_running_out_of_memory_names_the_options(world: TinyWorld, quiet: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_large(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(trainer, "training_losses", too_large)
-    with pytest.raises(DeviceError, match=r"out of memory on cpu in step 1.*training\.batch_size.*training\.patches"):
+    monkeypatch.setattr(trainer, "add_gradients", too_large)
+    named = (
+        r"out of memory on cpu in step 1.*raise training\.accumulate \(now 1\).*training\.batch_size.*training\.patches"
+    )
+    with pytest.raises(DeviceError, match=named):
         start_training(world.workspace, world.config, say=quiet)
+    with pytest.raises(DeviceError) as error:
+        start_training(world.workspace, world.configured("training.accumulate=2"), say=quiet)
+    assert "accumulate" not in str(error.value), "parts of one sample cannot be cut further"
 
 
 @pytest.mark.parametrize("fault", ["device", "dtype", "priors", "run", "manifest"])

@@ -1,4 +1,4 @@
-"""What a run tells about itself: metrics.jsonl, one JSON object a line, and TensorBoard event files."""
+"""What a run tells about itself: metrics.jsonl, one JSON object a line, and the memory and use of its device."""
 
 from __future__ import annotations
 
@@ -6,42 +6,39 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vipocc.training.sinks import Sink
+
 
 class MetricsWriter:
-    """Appends figures to `metrics.jsonl` and, if wanted, to `tensorboard/`.
+    """Appends figures to `metrics.jsonl` and hands them to other sinks.
 
     A run that goes on from step k drops the lines that a killed one wrote after step k, since those steps come again.
     """
 
-    def __init__(self, folder: Path, *, resumed_at: int, tensorboard: bool) -> None:
+    def __init__(self, folder: Path, *, resumed_at: int, sinks: Sequence[Sink] = ()) -> None:
         self.path = folder / "metrics.jsonl"
         _keep_until(self.path, resumed_at)
         self._file = self.path.open("a", encoding="utf-8")
-        self._board: Any = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1 if resumed_at else None)
+        self._sinks = sinks
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """Write one line of figures of a step."""
         self._file.write(json.dumps({"step": step, **figures}) + "\n")
         self._file.flush()
-        if self._board is not None:
-            for name, value in figures.items():
-                self._board.add_scalar(name, value, step)
+        for sink in self._sinks:
+            sink.write(step, figures)
 
     def close(self) -> None:
-        """Flush and close both."""
+        """Close the file and every sink."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        for sink in self._sinks:
+            sink.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -61,6 +58,16 @@ def peak_memory_gib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def utilisation(device: torch.device) -> float | None:
+    """Return the share of the last moment in which a CUDA device had work; None where nothing tells it."""
+    if device.type != "cuda":
+        return None
+    try:
+        return torch.cuda.utilization(device) / 100.0
+    except Exception:  # the driver's library may be absent or refuse, each with an error type of its own
+        return None
 
 
 def _keep_until(path: Path, step: int) -> None:

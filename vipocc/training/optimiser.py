@@ -38,11 +38,19 @@ class GuardedAdam:
 
     def update(self, step: int, loss: Tensor, learning_rate: float) -> Tensor:
         """Back-propagate `loss`, update the weights unless something is not finite, and return the gradient's norm."""
-        self.adam.zero_grad(set_to_none=True)
+        self.clear()
         loss.backward()
+        return self.apply(step, loss.detach(), learning_rate)
+
+    def clear(self) -> None:
+        """Forget the gradients of the last step."""
+        self.adam.zero_grad(set_to_none=True)
+
+    def apply(self, step: int, loss: Tensor, learning_rate: float) -> Tensor:
+        """Update the weights with their gradients unless these or `loss` are not finite; return the gradient's norm."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
+        finite = torch.isfinite(loss) & torch.isfinite(norm)
         # Sticky: once set, later updates are refused as well, until the host has read the flag and stops.
         self._bad = torch.maximum(self._bad, (~finite).float())
         if self.gradient_clip is not None:

@@ -37,12 +37,17 @@ class RunState:
     samples: int
     """Samples seen, which is the position of the next one and the place in the learning-rate schedule."""
     batch_size: int
+    accumulate: int
+    world: int
+    """Processes that shared each batch."""
     keys: int
     """Training keys of the dataset, which the order of samples depends on."""
     best: float | None
     """Best value of the validation figure so far."""
     best_step: int | None
     optimiser: dict[str, Any]
+    weights: dict[str, torch.Tensor] | None = None
+    """The trained weights, where the model beside it is their running average."""
 
 
 def write_checkpoint(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,14 +17,22 @@ from vipocc.errors import CheckpointError, DeviceError, NonFiniteError
 from vipocc.model import checkpoint as model_checkpoint
 from vipocc.model.network import ViPOcc
 from vipocc.progress import progress, say
-from vipocc.training.metrics import MetricsWriter, peak_memory_gib
+from vipocc.training.distributed import ALONE, GradientSum, Ranks
+from vipocc.training.ema import WeightAverage
+from vipocc.training.failure import RawPart, write_dump
+from vipocc.training.gradients import add_gradients
+from vipocc.training.metrics import MetricsWriter
 from vipocc.training.optimiser import GuardedAdam
+from vipocc.training.profiling import StepProfile
+from vipocc.training.resuming import changes
 from vipocc.training.samples import TrainingSamples
+from vipocc.training.saving import Saver
 from vipocc.training.schedule import learning_rate, total_samples
-from vipocc.training.seeds import derived_seed, torch_generator
-from vipocc.training.state import RunState, read_state, write_checkpoint
-from vipocc.training.step import prepare, training_losses
+from vipocc.training.seeds import derived_seed
+from vipocc.training.sinks import open_sinks
+from vipocc.training.state import RunState, read_state
 from vipocc.training.stream import RunBatches, load_batches
+from vipocc.training.window import Window, shown
 
 #: Validates the model and returns figures by name.
 Validate = Callable[[ViPOcc], Mapping[str, float]]
@@ -40,11 +48,13 @@ class Summary:
     steps: int
     checkpoint: Path
     figures: dict[str, float]
-    """The last line of metrics, validation included."""
+    """The last line of metrics, validation included; empty in all processes but the first."""
+    profile: str | None = None
+    """What `profile` found."""
 
 
 class Trainer:
-    """Trains one model on one device."""
+    """Trains one model on one device, alone or as one of several processes."""
 
     def __init__(
         self,
@@ -55,6 +65,8 @@ class Trainer:
         device: torch.device,
         validate: Validate | None = None,
         resume: Path | None = None,
+        ranks: Ranks = ALONE,
+        profile: bool = False,
     ) -> None:
         """Build the model and its optimiser, or take both from a checkpoint.
 
@@ -63,24 +75,28 @@ class Trainer:
             samples: what to train on.
             folder: folder of the run.
             device: where to train.
-            validate: called every `validate_every` steps and at the end.
+            validate: called every `validate_every` steps and at the end, in the first process.
             resume: checkpoint to go on from.
+            ranks: the processes that train together.
+            profile: record a trace of some steps.
 
         Raises:
             CheckpointError: the checkpoint cannot be read or belongs to another model.
         """
         self.config, self.training, self.samples, self.folder = config, config.training, samples, folder
-        self.device, self.validate = device, validate
+        self.device, self.validate, self.ranks, self.profile = device, validate, ranks, profile
         self.total = total_samples(self.training, len(samples.table))
         self.step = self.seen = 0
         self.best: float | None = None
         self.best_step: int | None = None
         self.model = self._model(resume)
         self.optimiser = GuardedAdam(self.model, device, self.training.gradient_clip)
+        self.average = None if self.training.ema is None else WeightAverage(self.model, self.training.ema)
         if resume is not None:
             self._restore(resume)
+        self.reducer = GradientSum(self.optimiser.parameters, ranks) if ranks.world > 1 else None
         # The last batches, so that one found not finite a step later can still be written out.
-        self._recent: deque[tuple[int, dict[str, Tensor]]] = deque(maxlen=2)
+        self._recent: deque[tuple[int, list[RawPart]]] = deque(maxlen=2)
 
     def train(self) -> Summary:
         """Train to the end of the schedule and return how it went.
@@ -90,25 +106,46 @@ class Trainer:
             DeviceError: the device ran out of memory.
             StoreError: a checkpoint cannot be written.
         """
-        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        configuration.save(self.config, self.folder / "config.yaml")
-        writer = MetricsWriter(self.folder, resumed_at=self.step, tensorboard=self.training.tensorboard)
+        first = self.ranks.first
+        saver = Saver(self.folder / "checkpoints", self.config) if first else None
+        writer = None
+        if first:
+            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            configuration.save(self.config, self.folder / "config.yaml")
+            sinks = open_sinks(self.folder, self.config, resumed_at=self.step)
+            writer = MetricsWriter(self.folder, resumed_at=self.step, sinks=sinks)
+        failing = True
         try:
-            return self._train(writer)
+            summary = self._train(writer, saver)
+            failing = False
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error):
-                raise DeviceError(
-                    f"out of memory on {self.device} in step {self.step + 1}",
-                    fix=f"lower training.batch_size (now {self.training.batch_size}) or training.patches "
-                    f"(now {self.training.patches}) with -o",
-                ) from None
+                raise self._out_of_memory() from None
             raise
         finally:
-            writer.close()
+            if writer is not None:
+                writer.close()
+            if saver is not None:
+                saver.close(failing=failing)
+        return summary
 
-    def _train(self, writer: MetricsWriter) -> Summary:
+    def _train(self, writer: MetricsWriter | None, saver: Saver | None) -> Summary:
         training = self.training
-        batches = RunBatches(self.seen, self.total, training.batch_size)
+        batches = RunBatches(
+            self.seen,
+            self.total,
+            training.batch_size,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+            parts=training.accumulate,
+        )
+        last = self.step + batches.steps
+        if self.step == last:
+            raise CheckpointError(
+                f"this run is complete: {self.step} steps, {self.seen} samples",
+                where=self.folder,
+                fix="train longer with --steps N or -o training.epochs=N",
+            )
         stream = load_batches(
             self.samples,
             batches,
@@ -118,76 +155,104 @@ class Trainer:
         )
         window = Window(self.device)
         figures: dict[str, float] = {}
-        saved: Path | None = None
-        last = self.step + len(batches)
+        saved = self.folder / "checkpoints"
+        trace = StepProfile(self.folder, self.step, self.device) if self.profile and self.ranks.first else None
         with progress("training", last, "steps", done=self.step) as bar:
             while self.step < last:
                 with window.waiting():
-                    raw = next(stream)
-                rate, terms = self._optimise(raw)
-                window.add(terms, len(raw["index"]))
+                    raw = [next(stream) for _ in range(training.accumulate)]
+                rate, terms = self._optimise(self._placed(raw))
+                window.add(terms, training.batch_size)
                 self._stop_if_not_finite()
-                if self.step % training.log_every == 0 or self.step == last:
+                if trace is not None:
+                    trace.advance()
+                if writer is not None and (self.step % training.log_every == 0 or self.step == last):
                     figures = {"samples": self.seen, "learning_rate": rate, **window.figures()}
                     writer.write(self.step, figures)
-                bar.advance(1, **_shown(figures))
-                validated = self.validate is not None and (
-                    self.step % training.validate_every == 0 or self.step == last
-                )
-                better = False
-                if validated and self.validate is not None:
+                bar.advance(1, **shown(figures))
+                validated = self.step % training.validate_every == 0 or self.step == last
+                saving = self.step % training.checkpoint_every == 0 or self.step == last
+                if validated or saving:
+                    # Before anything is measured or saved, and in all processes at once.
                     self._stop_if_not_finite(wait=True)
+                better = False
+                if validated and self.validate is not None and writer is not None:
                     with window.paused():
-                        measured = dict(self.validate(self.model))
+                        measured = self._validated()
                     writer.write(self.step, measured)
                     figures |= measured
                     better = self._improves(measured)
-                if better or self.step % training.checkpoint_every == 0 or self.step == last:
-                    self._stop_if_not_finite(wait=True)
-                    with window.paused():
-                        saved = self._save(best=better)
-        if saved is None:
-            raise CheckpointError(
-                f"this run is complete: {self.step} steps, {self.seen} samples",
-                where=self.folder,
-                fix="train longer with --steps N or -o training.epochs=N",
-            )
-        return Summary(self.step, saved, figures)
+                if saver is not None:
+                    saver.check()
+                    if better or saving:
+                        with window.paused():
+                            saved = self._save(saver, best=better)
+        return Summary(self.step, saved, figures, None if trace is None else trace.close())
 
-    def _optimise(self, raw: dict[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
-        """Do one step on a collated batch; return the learning rate and the terms, still on the device."""
+    def _placed(self, raw: list[dict[str, Tensor]]) -> list[RawPart]:
+        """Return the parts of this process's share, each with its place in the run."""
+        length = self.training.batch_size // (self.ranks.world * len(raw))
+        start = self.seen + self.ranks.rank * len(raw) * length
+        return [RawPart(part, start + number * length) for number, part in enumerate(raw)]
+
+    def _optimise(self, parts: list[RawPart]) -> tuple[float, dict[str, Tensor]]:
+        """Do one step on this process's share; return the learning rate and the terms, still on the device."""
         training = self.training
-        self._recent.append((self.step + 1, raw))
-        jitter = None
-        if training.sample_jitter:
-            jitter = torch_generator(self.device, self.config.seed, "jitter", self.step)
-        batch = prepare(raw, training, self.device)
-        terms = training_losses(self.model, batch, training, jitter=jitter)
+        self._recent.append((self.step + 1, parts))
+        self.optimiser.clear()
+        terms = add_gradients(
+            self.model,
+            [part.opened(self.config, self.device) for part in parts],
+            training,
+            ranks=self.ranks,
+            reducer=self.reducer,
+        )
         rate = learning_rate(training, self.seen, self.total)
-        norm = self.optimiser.update(self.step + 1, terms["total"], rate)
+        norm = self.optimiser.apply(self.step + 1, terms["total"], rate)
+        if self.average is not None:
+            self.average.update(self.step + 1)
         self.step += 1
-        self.seen += len(raw["index"])
-        named = {"loss" if name == "total" else f"loss/{name}": term.detach() for name, term in terms.items()}
+        self.seen += training.batch_size
+        named = {"loss" if name == "total" else f"loss/{name}": term for name, term in terms.items()}
         return rate, {**named, "gradient_norm": norm}
 
+    def _validated(self) -> dict[str, float]:
+        assert self.validate is not None
+        with self.average.in_place() if self.average is not None else nullcontext():
+            return dict(self.validate(self.model))
+
     def _stop_if_not_finite(self, *, wait: bool = False) -> None:
+        # Loss and gradients are sums over the processes, so all of them find the same here, at the same step.
         step = self.optimiser.first_bad_step(wait=wait or self.device.type == "cpu")
         if step is not None:
             self._dump(step)
 
     def _dump(self, step: int) -> NoReturn:
         """Keep the offending batch and the weights it met, and stop."""
-        raw = next(raw for at, raw in self._recent if at == step)
-        names = [self.samples.table.name(int(index)) for index in raw["index"]]
+        own = next(parts for at, parts in self._recent if at == step)
+        parts = [part for share in self.ranks.collect(own) for part in share]
+        names = [self.samples.table.name(int(index)) for part in parts for index in part.raw["index"]]
         dump = self.folder / f"nonfinite-step_{step}"
-        dump.mkdir(exist_ok=True)
-        self._write_model(dump)
-        torch.save({"step": step, "batch": dict(raw), "samples": names}, dump / "batch.pt")
+        if self.ranks.first:
+            dump.mkdir(exist_ok=True)
+            self.model.save_pretrained(dump, configuration.as_dict(self.config))
+            write_dump(dump, step, parts, names)
         raise NonFiniteError(
             f"the loss or a gradient of step {step} is not a finite number (samples: {', '.join(names)})",
             where=dump,
-            fix="the folder holds the batch and the weights; lower training.learning_rate or set "
-            "training.gradient_clip, and go on with `vipocc train --resume`",
+            fix=f"the folder holds the batch and the weights: `vipocc train --reproduce {dump}` does the step again; "
+            "lower training.learning_rate or set training.gradient_clip, and go on with `vipocc train --resume`",
+        )
+
+    def _out_of_memory(self) -> DeviceError:
+        training = self.training
+        at_once = training.batch_size // (self.ranks.world * training.accumulate)
+        parts = f"raise training.accumulate (now {training.accumulate}), which takes the batch in smaller parts, or "
+        return DeviceError(
+            f"out of memory on {self.device} in step {self.step + 1}",
+            fix=(parts if at_once > 1 else "")
+            + f"lower training.batch_size (now {training.batch_size}) or training.patches (now {training.patches}) "
+            "with -o",
         )
 
     def _improves(self, measured: Mapping[str, float]) -> bool:
@@ -201,24 +266,20 @@ class Trainer:
         self.best, self.best_step = value, self.step
         return True
 
-    def _save(self, *, best: bool) -> Path:
+    def _save(self, saver: Saver, *, best: bool) -> Path:
         state = RunState(
             step=self.step,
             samples=self.seen,
             batch_size=self.training.batch_size,
+            accumulate=self.training.accumulate,
+            world=self.ranks.world,
             keys=len(self.samples.table),
             best=self.best,
             best_step=self.best_step,
             optimiser=self.optimiser.adam.state_dict(),
         )
         # While nothing has measured `best_metric`, the newest is the best that is known.
-        best = best or self.best is None
-        return write_checkpoint(
-            self.folder / "checkpoints", state, self._write_model, keep=self.training.keep, best=best
-        )
-
-    def _write_model(self, folder: Path) -> None:
-        self.model.save_pretrained(folder, configuration.as_dict(self.config))
+        return saver.save(self.model, state, average=self.average, best=best or self.best is None)
 
     def _model(self, resume: Path | None) -> ViPOcc:
         # The networks' constructors draw from torch's global generator; it is left as it was.
@@ -233,75 +294,11 @@ class Trainer:
         state = read_state(checkpoint)
         self.optimiser.adam.load_state_dict(state.optimiser)
         self.step, self.seen, self.best, self.best_step = state.step, state.samples, state.best, state.best_step
-        if state.batch_size != self.training.batch_size:
-            say(
-                f"training.batch_size was {state.batch_size} and is now {self.training.batch_size}: samples keep their "
-                "order and the schedule its place, but steps group them differently from an undisturbed run"
-            )
-        if state.keys != len(self.samples.table):
-            say(
-                f"the split had {state.keys} samples and now has {len(self.samples.table)}: their order from here on "
-                "is another one"
-            )
-
-
-class Window:
-    """Sums of figures since the last log line; nothing waits for the device until the line is written."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._reset()
-
-    def _reset(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.steps = self.samples = 0
-        self.waited = self.excluded = 0.0
-        self.start = time.perf_counter()
-
-    def add(self, terms: Mapping[str, Tensor], samples: int) -> None:
-        """Count a step."""
-        for name, value in terms.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.steps += 1
-        self.samples += samples
-
-    def waiting(self) -> _Stopwatch:
-        """Return a context in which time counts as waiting for data."""
-        return _Stopwatch(lambda seconds: setattr(self, "waited", self.waited + seconds))
-
-    def paused(self) -> _Stopwatch:
-        """Return a context whose time is no training time: validation, saving."""
-        return _Stopwatch(lambda seconds: setattr(self, "excluded", self.excluded + seconds))
-
-    def figures(self) -> dict[str, float]:
-        """Return means since the last call, rates and memory, and start anew.
-
-        `data_wait` is the share of the time that the loop waited for samples.
-        """
-        means = {name: float(value) / self.steps for name, value in self.sums.items()}
-        seconds = max(time.perf_counter() - self.start - self.excluded, 1e-9)
-        figures = {
-            **means,
-            "samples_per_second": self.samples / seconds,
-            "step_ms": 1000 * seconds / self.steps,
-            "data_wait": self.waited / seconds,
-            "peak_memory_gib": peak_memory_gib(self.device),
-        }
-        self._reset()
-        return figures
-
-
-class _Stopwatch:
-    def __init__(self, report: Callable[[float], None]) -> None:
-        self.report = report
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.report(time.perf_counter() - self.start)
-
-
-def _shown(figures: Mapping[str, float]) -> dict[str, object]:
-    names = {"loss": "loss", "loss/rgb": "rgb", "loss/depth": "depth", "loss/temporal": "temporal", "data_wait": "wait"}
-    return {short: figures[name] for name, short in names.items() if name in figures}
+        if state.weights is not None:
+            # The model of the checkpoint is the average; the trained weights are in its state.
+            if self.average is not None:
+                self.average.go_on(state.weights)
+            else:
+                self.model.load_state_dict(state.weights, strict=False)
+        for line in changes(state, self.training, len(self.samples.table), self.ranks.world):
+            say(line)
