@@ -1,6 +1,10 @@
-import torch
+import itertools
 
-from vipocc.training.batch import Batch, mirror, share_choices, to_batch, vary_colours
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vipocc.training.batch import Batch, mirror, share_choices, to_batch, vary_colours, vary_colours_reference
 from vipocc.training.rays import patch_colours, patch_pixels, patch_rays
 
 H, W = 24, 40
@@ -31,7 +35,7 @@ def make_batch(flip: list[bool]) -> Batch:
 def test_images_become_channels_first_in_the_unit_range() -> None:
     batch = make_batch([False])
     assert batch.images.shape == (1, 4, 3, H, W)
-    assert batch.images.is_contiguous()
+    assert batch.images.permute(0, 1, 3, 4, 2).is_contiguous(), "the channels of a pixel lie side by side"
     assert 0 <= float(batch.images.min()) < float(batch.images.max()) <= 1
     assert batch.size == (H, W)
 
@@ -95,3 +99,28 @@ def test_colours_vary_alike_in_all_views_of_a_sample() -> None:
     assert not torch.allclose(varied[1], images[1], atol=0.02)
     assert torch.equal(varied[1, 0], varied[1, 2])
     assert 0 <= float(varied.min()) <= float(varied.max()) <= 1
+
+
+def test_colours_vary_as_by_torchvision_in_every_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    orders = torch.tensor(list(itertools.permutations(range(4))), dtype=torch.float32)
+    images = torch.rand(24, 2, 3, 9, 11, generator=generator)
+    images[:, 0, :, 0] = torch.randint(0, 2, (24, 3, 11), generator=generator).float()  # pure colours, black, white
+    images[:, 0, :, 1] = images[:, 0, :1, 1]  # greys
+    images[:, 0, 0, 2] = images[:, 0, 1, 2]  # two channels alike
+    changes = torch.cat([torch.rand(24, 3, generator=generator), torch.rand(24, 1, generator=generator) - 0.5], dim=1)
+    changes[:, :3] = 0.5 + changes[:, :3]
+    factors = torch.cat([changes, orders], dim=1)
+    expected = vary_colours_reference(images, factors)
+    torch.testing.assert_close(vary_colours(images, factors), expected, rtol=0, atol=1e-5)
+    swapped = torch.cat([changes, orders.flip(0)], dim=1)
+    assert (vary_colours(images, swapped) - expected).abs().amax(dim=(1, 2, 3, 4)).median() > 0.01, "the order matters"
+
+
+def test_colours_vary_without_asking_for_values() -> None:
+    """A value that the host asks for is one that it waits for; a fake tensor has none to give."""
+    with FakeTensorMode():
+        images, factors = torch.empty(2, 3, 3, 8, 8), torch.empty(2, 8)
+        assert vary_colours(images, factors).shape == images.shape
+        with pytest.raises(Exception, match=r"DataDependent|tolist|_local_scalar_dense"):
+            vary_colours_reference(images, factors)

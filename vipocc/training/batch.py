@@ -52,7 +52,9 @@ def to_batch(raw: Mapping[str, Tensor], device: torch.device) -> Batch:
     def moved(name: str) -> Tensor:
         return raw[name].to(device, non_blocking=True)
 
-    images = moved("images").permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
+    # One pass from bytes to floats, which stay in the order they come in: the channels of a pixel side by side, as
+    # convolutions in channels-last memory and the sampling of single pixels like them.
+    images = moved("images").permute(0, 1, 4, 2, 3) / 255.0
     prior = moved("prior_depth").float() if "prior_depth" in raw else None
     return Batch(
         images=images,
@@ -120,14 +122,75 @@ def mirror(batch: Batch) -> Batch:
     )
 
 
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _NOTHING = range(5)
+_GREY = (0.2989, 0.587, 0.114)
+"""Weights of red, green and blue in the grey value."""
+
+
 def vary_colours(images: Tensor, factors: Tensor) -> Tensor:
     """Return images [B, V, 3, H, W] with brightness, contrast, saturation and hue changed, alike in a sample's views.
 
+    All samples at once and without waiting for the device, though each has its own order of the four changes: the
+    three that blend with a grey image may come before or after the hue, so three blends are made on either side of it,
+    of which those that a sample does not have there change nothing. Values are torchvision's.
+
     Args:
         images: colours in 0..1.
-        factors: [B, 8] on the CPU: the four changes (factors around 1, the hue as a shift in turns), then the order in
-            which they are applied, as numbers 0 to 3.
+        factors: [B, 8]: the four changes (factors around 1, the hue as a shift in turns), then the order in which they
+            are applied, as numbers 0 to 3.
     """
+    factors = factors.to(images.device, non_blocking=True)
+    strength, order = factors[:, :4], factors[:, 4:].long()
+    hue_at = (order == _HUE).long().argmax(dim=1)
+    for step in range(3):
+        images = _blend(images, torch.where(step < hue_at, order[:, step], _NOTHING), strength)
+    images = _shift_hue(images, strength[:, _HUE])
+    for step in range(1, 4):
+        images = _blend(images, torch.where(step > hue_at, order[:, step], _NOTHING), strength)
+    return images
+
+
+def _blend(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
+    """Return each sample blended with black, with the mean of its grey image or with its grey image, or as it is."""
+
+    def per_sample(values: Tensor) -> Tensor:
+        return values[:, None, None, None, None]
+
+    factor = torch.where(operation == _NOTHING, 1.0, strength.gather(1, operation.clamp(max=_HUE)[:, None])[:, 0])
+    red, green, blue = images.unbind(dim=-3)
+    grey = (_GREY[0] * red + _GREY[1] * green + _GREY[2] * blue).unsqueeze(-3)
+    mean = grey.mean(dim=(-3, -2, -1), keepdim=True)
+    other = torch.where(per_sample(operation == _SATURATION), grey, mean)
+    other = torch.where(per_sample((operation == _SATURATION) | (operation == _CONTRAST)), other, 0.0)
+    return (per_sample(factor) * images + per_sample(1.0 - factor) * other).clamp(0.0, 1.0)
+
+
+def _shift_hue(images: Tensor, turns: Tensor) -> Tensor:
+    """Return images whose hue, value and saturation being kept, is turned by `turns` [B] of the circle.
+
+    With h the hue in sixths of the circle, v the largest and c the range of a pixel's channels, a channel of the result
+    is v - c clamp(min(k, 4 - k), 0, 1) with k = (n + h) mod 6 and n = 5, 3, 1 for red, green, blue.
+    """
+    red, green, blue = images.unbind(dim=-3)
+    low, high = torch.aminmax(images, dim=-3)
+    chroma = high - low
+    # A grey pixel has no hue and, its range being 0, stays what it is whatever stands here.
+    divisor = torch.where(chroma == 0, 1.0, chroma)
+    hue = torch.where(
+        high == red,
+        (green - blue) / divisor,
+        torch.where(high == green, 2.0 + (blue - red) / divisor, 4.0 + (red - green) / divisor),
+    )
+    hue = hue + 6.0 * turns[:, None, None, None]
+    channels = []
+    for start in (5.0, 3.0, 1.0):
+        place = (hue + start).remainder(6.0)
+        channels.append(high - chroma * torch.minimum(place, 4.0 - place).clamp(0.0, 1.0))
+    return torch.stack(channels, dim=-3)
+
+
+def vary_colours_reference(images: Tensor, factors: Tensor) -> Tensor:
+    """Return what `vary_colours` does, by torchvision's operations on one sample after the other."""
     from torchvision.transforms.v2 import functional
 
     operations = (
