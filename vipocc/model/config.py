@@ -22,7 +22,7 @@ class EncoderConfig(Schema):
     width: float = Field(default=1.0, gt=0.0, le=4.0)
     """Multiplier of all channel counts; other than 1 makes a network for which no pretrained weights exist."""
     pretrained: str = "imagenet"
-    """Initial weights: `imagenet` (torchvision's, fetched once; of ResNet-50 version 2, as the released ViPOcc takes it),
+    """Initial weights: `imagenet` (torchvision's, fetched once; of ResNet-50 version 2, as the released ViPOcc),
     `imagenet-v1` (as BTS), `none`, or the path of a state dict in torchvision's names (.pth, .safetensors)."""
 
     @model_validator(mode="after")
@@ -119,7 +119,7 @@ class HeadConfig(Schema):
         if kind not in kinds:
             near = difflib.get_close_matches(kind, kinds, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(kinds)}"
-            raise ValueError(f"there is no such density head; {hint}")
+            raise ValueError(f"there is no such density head ({hint})")
         return kind
 
 
