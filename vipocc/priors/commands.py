@@ -307,10 +307,11 @@ def _input(depth: DepthConfig) -> str:
 
 def _engines(config: SamConfig) -> str:
     """Name both models and what runs them: the engines may differ."""
-    from vipocc.priors.grounded_sam.networks import DETECTOR, SEGMENTER, choose_engine
+    from vipocc.priors.grounded_sam.engines import choose_engine
+    from vipocc.priors.grounded_sam.networks import DETECTOR, SEGMENTER
 
     models = ((config.detector, DETECTOR), (config.segmenter, SEGMENTER))
-    return " and ".join(f"{name} (engine {choose_engine(config, name, option)})" for name, option in models)
+    return " and ".join(f"{name} (engine {choose_engine(config, name, option).name})" for name, option in models)
 
 
 def _rows(app: App, cameras: Literal["perspective", "all"], options: dict[str, Any]) -> Rows | None:

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vipocc.errors import DeviceError, NonFiniteError
+from vipocc.priors.arithmetic import arithmetic
 from vipocc.priors.config import MAX_INSTANCES, SamConfig
 from vipocc.priors.devices import check_dtype
 from vipocc.priors.grounded_sam.boxes import clip, from_centres, suppress
-from vipocc.priors.grounded_sam.networks import DetectorNetwork, load_detector
+from vipocc.priors.grounded_sam.engines import load_detector
+from vipocc.priors.grounded_sam.networks import DetectorNetwork
 from vipocc.priors.grounded_sam.preprocessing import detector_input
 from vipocc.priors.grounded_sam.prompt import Prompt, classify
 from vipocc.priors.grounded_sam.records import Detections
@@ -71,10 +73,7 @@ class GroundingDino:
         """
         pixels = detector_input(images, self.config.shortest_side, self.config.longest_side, self.device)
         try:
-            with (
-                torch.backends.cudnn.flags(allow_tf32=False),
-                torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"),
-            ):
+            with arithmetic(self.device, self.config.dtype):
                 logits, boxes = self.network(pixels)
         except torch.OutOfMemoryError:
             raise DeviceError(

@@ -5,13 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from vipocc.priors.config import SamConfig
-from vipocc.priors.grounded_sam.networks import (
-    DETECTOR,
-    SEGMENTER,
-    choose_engine,
-    detector_weights,
-    segmenter_weights,
-)
+from vipocc.priors.grounded_sam.engines import choose_engine, detector_weights, segmenter_weights
+from vipocc.priors.grounded_sam.networks import DETECTOR, SEGMENTER
 from vipocc.priors.grounded_sam.preprocessing import PREPROCESSING
 from vipocc.priors.grounded_sam.prompt import prompt_text
 
@@ -24,9 +19,8 @@ def instances_fingerprint(config: SamConfig) -> dict[str, Any]:
     """
     detector, segmenter = detector_weights(config), segmenter_weights(config)
     return {
-        "source": "transformers",
-        "detector": detector.provenance() | {"engine": choose_engine(config, config.detector, DETECTOR)},
-        "segmenter": segmenter.provenance() | {"engine": choose_engine(config, config.segmenter, SEGMENTER)},
+        "detector": detector.provenance() | {"engine": choose_engine(config, config.detector, DETECTOR).name},
+        "segmenter": segmenter.provenance() | {"engine": choose_engine(config, config.segmenter, SEGMENTER).name},
         "licence": " + ".join(dict.fromkeys((detector.licence, segmenter.licence))),
         "prompt": prompt_text(config.classes),
         "merge": {phrase: entry.label for entry in config.classes for phrase in entry.phrases},

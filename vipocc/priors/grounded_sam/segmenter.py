@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vipocc.errors import DeviceError, NonFiniteError
+from vipocc.priors.arithmetic import arithmetic
 from vipocc.priors.config import SamConfig
 from vipocc.priors.devices import check_dtype
-from vipocc.priors.grounded_sam.networks import SegmenterNetwork, load_segmenter
+from vipocc.priors.grounded_sam.engines import load_segmenter
+from vipocc.priors.grounded_sam.networks import SegmenterNetwork
 from vipocc.priors.grounded_sam.preprocessing import masks_to_image, segmenter_input, segmenter_size
 from vipocc.priors.grounded_sam.records import Detections
 
@@ -60,10 +62,7 @@ class Sam:
         for batch in (wanted[start : start + size] for start in range(0, len(wanted), size)):
             counts = [len(detections[index]) for index in batch]
             try:
-                with (
-                    torch.backends.cudnn.flags(allow_tf32=False),
-                    torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"),
-                ):
+                with arithmetic(self.device, self.config.dtype):
                     embeddings = self.network.encode(self._pixels(images[batch]))
                     together = self._decode(embeddings, counts, [detections[index].boxes for index in batch], images)
             except torch.OutOfMemoryError:

@@ -9,6 +9,7 @@ from torch import nn
 
 from vipocc.priors.config import SamConfig
 from vipocc.priors.grounded_sam.networks import DETECTOR, FixedText
+from vipocc.priors.grounded_sam.phrases import phrase_blocks
 from vipocc.priors.grounded_sam.prompt import Prompt, build_prompt
 from vipocc.priors.grounded_sam.tokenizer import read_tokenizer
 from vipocc.priors.weights import Weights, load_model, read_config
@@ -19,6 +20,11 @@ class TransformersDino(nn.Module):
 
     prompt: Prompt
     ids: torch.Tensor
+    """[1, T] tokens of the prompt."""
+    sees: torch.Tensor
+    """[1, T, T] which of them see each other."""
+    positions: torch.Tensor
+    """[1, T] where they stand in their phrases."""
 
     def __init__(self, config: SamConfig, weights: Weights) -> None:
         """Load the network, tokenise the prompt and encode it.
@@ -30,10 +36,16 @@ class TransformersDino(nn.Module):
         from transformers import GroundingDinoForObjectDetection
 
         values = read_config(weights, "grounding-dino", DETECTOR)
-        self.prompt = build_prompt(config.classes, read_tokenizer(weights.folder), int(values.get("max_text_len", 256)))
+        tokenizer = read_tokenizer(weights.folder)
+        self.prompt = build_prompt(config.classes, tokenizer, int(values.get("max_text_len", 256)))
         self.model = load_model(GroundingDinoForObjectDetection, weights, DETECTOR)
-        self.register_buffer("ids", torch.tensor([self.prompt.input_ids]), persistent=False)
-        encode_text_once(self.model.model, self.ids)
+        ids = torch.tensor([self.prompt.input_ids])
+        sees, positions = phrase_blocks(ids, tokenizer)
+        # As numbers with a fraction: transformers 5.17 embeds positions in the type they come in.
+        for name, tensor in (("ids", ids), ("sees", sees), ("positions", positions.float())):
+            self.register_buffer(name, tensor, persistent=False)
+        encode_text_once(self.model.model, ids, sees, positions)
+        self.model.model.encoder.register_forward_pre_hook(self._give_phrases, with_kwargs=True)
         refine_as_published(self.model)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,33 +55,30 @@ class TransformersDino(nn.Module):
         # Beyond the prompt's tokens the logits are padding, minus infinity by construction.
         return output.logits[..., : ids.shape[1]], output.pred_boxes
 
-
-class _Encoded(Exception):
-    """Carries what the text encoder said out of the network's forward pass, of which the rest is not needed."""
-
-    def __init__(self, features: torch.Tensor) -> None:
-        self.features = features
+    def _give_phrases(self, _: nn.Module, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Put the phrases' blocks in the place of those that transformers made."""
+        batch = len(given["text_features"])
+        blocks = {
+            "text_self_attention_masks": ~self.sees.expand(batch, -1, -1),
+            "text_position_ids": self.positions.expand(batch, -1),
+        }
+        return args, {**given, **blocks}
 
 
 @torch.no_grad()
-def encode_text_once(model: Any, ids: torch.Tensor) -> None:
+def encode_text_once(model: Any, ids: torch.Tensor, sees: torch.Tensor, positions: torch.Tensor) -> None:
     """Replace the text encoder of a `GroundingDinoModel` by what it says of the prompt `ids` [1, T], in float32.
 
-    The network calls its encoder itself here: how it makes masks and positions for it differs between versions.
+    Args:
+        model: whose encoder.
+        ids: the prompt's tokens.
+        sees: [1, T, T] which tokens see each other.
+        positions: [1, T] of the tokens.
     """
-
-    def leave(_: nn.Module, __: Any, output: Any) -> None:
-        raise _Encoded(output.last_hidden_state)
-
-    handle = model.text_backbone.register_forward_hook(leave)
-    try:
-        model(pixel_values=torch.zeros(1, 3, 64, 64), input_ids=ids, attention_mask=torch.ones_like(ids))
-    except _Encoded as encoded:
-        model.text_backbone = FixedText(encoded.features)
-    else:
-        raise RuntimeError("the text encoder was not called")
-    finally:
-        handle.remove()
+    output = model.text_backbone(
+        input_ids=ids, attention_mask=sees[:, None], token_type_ids=torch.zeros_like(ids), position_ids=positions
+    )
+    model.text_backbone = FixedText(output.last_hidden_state)
 
 
 def refine_as_published(model: Any) -> None:
