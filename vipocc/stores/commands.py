@@ -61,10 +61,11 @@ def status_command(app: App, names: tuple[str, ...], as_json: bool) -> int:
 @click.option(
     "--deep", is_flag=True, help="Also compare the inputs that still exist with what the rows were made from."
 )
+@click.option("--scheduler", metavar="tcp://…", help="Read on the workers of a dask.distributed cluster.")
 @_json
 @workspace_options
 @pass_app
-def verify_command(app: App, names: tuple[str, ...], deep: bool, as_json: bool) -> int:
+def verify_command(app: App, names: tuple[str, ...], deep: bool, scheduler: str | None, as_json: bool) -> int:
     """Read every checksum; mark what does not hold, so that the next run makes just that again.
 
     Exit code 2 when something is wrong.
@@ -75,7 +76,7 @@ def verify_command(app: App, names: tuple[str, ...], deep: bool, as_json: bool) 
     if not as_json:
         click.echo(_assumed(paths, names))
     root = app.workspace.root if deep else None
-    reports = [verify(path, deep=deep, root=root) for path in paths]
+    reports = [verify(path, deep=deep, root=root, scheduler=scheduler) for path in paths]
     sound = all(report.sound for report in reports)
     if as_json:
         click.echo(json.dumps({"sound": sound, "stores": [r.to_json() for r in reports]}, indent=1, ensure_ascii=False))

@@ -78,15 +78,21 @@ class _Upstream:
 class RecordedInputs:
     """Compares recorded inputs with what is there now, files by content; each file and group is looked at once.
 
+    Threads may share one.
+
     Attributes:
-        checked, gone: files compared, and files that are no longer there.
+        files: digests of the files looked at, None of those that are no longer there.
+        rows: of each group of another store, the digests of its rows.
     """
 
     store: Store
-    checked: int = 0
-    gone: int = 0
     files: dict[str, str | None] = field(default_factory=dict)
     rows: dict[tuple[str, str], dict[int, str] | None] = field(default_factory=dict)
+
+    def looked_at(self, refs: list[Json]) -> dict[str, bool]:
+        """Return those files among some inputs that were looked at, and whether they are there."""
+        files = {str(ref["path"]) for ref in refs if "path" in ref}
+        return {path: self.files[path] is not None for path in files if path in self.files}
 
     def changed(self, refs: list[Json]) -> str:
         """Return the name of the first input that is not what it was, or nothing."""
@@ -100,10 +106,8 @@ class RecordedInputs:
         if path not in self.files:
             try:
                 self.files[path] = digest_file(self.store.root / path)
-                self.checked += 1
             except OSError:
                 self.files[path] = None
-                self.gone += 1
         return self.files[path]
 
     def _row(self, ref: Json) -> str | None:

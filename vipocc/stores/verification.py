@@ -7,9 +7,11 @@ rows stop counting, and the next run takes over those that still have the record
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -70,67 +72,104 @@ class Report:
         return {**asdict(self), "sound": self.sound}
 
 
-def verify(path: Path | str, *, deep: bool = False, root: Path | None = None) -> Report:
+@dataclass
+class _Checked:
+    """What was found of one unit."""
+
+    rows: int = 0
+    bytes: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    in_work: bool = False
+    interrupted: bool = False
+    files: dict[str, bool] = field(default_factory=dict)
+    """Inputs that were compared, and whether they were still there."""
+
+
+def verify(path: Path | str, *, deep: bool = False, root: Path | None = None, scheduler: str | None = None) -> Report:
     """Check every unit's record and shards; what does not hold is marked.
+
+    The units are the chunks of a dask array: threads of this process look at them, or the workers of a cluster, and
+    of a shard no more than a block of a file is in memory.
 
     Args:
         path: the store.
         deep: also compare inputs that still exist, files by content and rows of other stores by digest.
         root: folder of the dataset, which recorded paths of inputs are relative to.
+        scheduler: address of a dask cluster's, whose workers see the store and the dataset under the same paths.
 
     Raises:
         StoreError, MissingInputError: there is no such store.
+        UsageError: see `computing`.
     """
+    from vipocc.stores.arrays import computing, each_unit
+
     store = open_store(path, root)
     report = Report(str(store.path))
     units = sorted({*store.ledger.units(), *store.ledger.units(ending="next"), *store.ledger.units(ending="rejected")})
-    inputs = RecordedInputs(store)
     for group in store.ledger.groups():
         faults = layout.group_faults(store.path, group, store.ledger.group_record(group) or {}, store.spec)
         for name, what in faults.items():
             # Nothing to mark: every run looks at its groups before it begins.
             report.findings.append(Finding(group, 0, f"'{name}' {what}", True))
-    with progress(f"verify {store.path.stem}", len(units), "units") as bar:
-        for unit in units:
-            _verify_unit(store, unit, report, inputs if deep else None)
-            bar.advance()
-    report.inputs_checked, report.inputs_gone = inputs.checked, inputs.gone
+    check = partial(_verify_unit, store, uuid.uuid4().hex if deep else "")
+    with computing(scheduler, store.path) as client, progress(f"verify {store.path.stem}", len(units), "units") as bar:
+        answers = each_unit(units, check, client, bar.advance)
+    files: dict[str, bool] = {}
+    for unit, answer in zip(units, answers, strict=True):
+        report.units += 1
+        report.rows += answer.rows
+        report.bytes += answer.bytes
+        report.findings += answer.findings
+        report.in_work += [unit.key] if answer.in_work else []
+        report.interrupted += [unit.key] if answer.interrupted else []
+        files |= answer.files
+    report.inputs_checked, report.inputs_gone = sum(files.values()), len(files) - sum(files.values())
     return report
 
 
-def _verify_unit(store: Store, unit: Unit, report: Report, inputs: RecordedInputs | None) -> None:
-    report.units += 1
+@lru_cache(maxsize=2)
+def _inputs(_verification: str, path: Path, root: Path) -> RecordedInputs:
+    """Return what the units of one verification know of their inputs, in this process."""
+    return RecordedInputs(open_store(path, root))
+
+
+def _verify_unit(store: Store, deep: str, unit: Unit) -> _Checked:
+    """Check one unit; `deep` names the verification if inputs are compared too."""
+    found = _Checked()
     with _hold(store, unit) as lock:
         if lock == "taken":
-            report.in_work.append(unit.key)
-            return
+            found.in_work = True
+            return found
         writable = lock == "held"
         if store.ledger.file(unit, "next").exists():
-            report.interrupted.append(unit.key)
+            found.interrupted = True
             if not writable:
-                return
+                return found
             recover(store, unit)
         try:
             record = store.ledger.read(unit)
         except StoreError as error:
-            report.findings.append(Finding(unit.key, 0, error.what, _reject(store, unit, writable)))
-            return
+            found.findings.append(Finding(unit.key, 0, error.what, _reject(store, unit, writable)))
+            return found
         if record is None:
             if store.ledger.file(unit, "rejected").exists():
-                report.findings.append(Finding(unit.key, 0, "was rejected before and not made again yet", True))
-            return
-        report.rows += len(record.rows)
-        report.bytes += sum(int(entry["size"]) for entry in record.arrays.values())
+                found.findings.append(Finding(unit.key, 0, "was rejected before and not made again yet", True))
+            return found
+        found.rows = len(record.rows)
+        found.bytes = sum(int(entry["size"]) for entry in record.arrays.values())
         wrong = store.altered(record)
         if wrong:
             reason = ", ".join(f"'{name}' {what}" for name, what in wrong.items())
-            report.findings.append(Finding(unit.key, len(record.rows), reason, _reject(store, unit, writable)))
-        elif inputs is not None:
+            found.findings.append(Finding(unit.key, len(record.rows), reason, _reject(store, unit, writable)))
+        elif deep:
+            inputs = _inputs(deep, store.path, store.root)
             changed = {row: why for row, entry in record.rows.items() if (why := inputs.changed(entry["inputs"]))}
+            found.files = inputs.looked_at([ref for entry in record.rows.values() for ref in entry["inputs"]])
             if changed:
                 marked = _drop(store, record, set(changed), writable)
                 reason = f"made from inputs that have changed since ({next(iter(changed.values()))})"
-                report.findings.append(Finding(unit.key, len(changed), reason, marked))
+                found.findings.append(Finding(unit.key, len(changed), reason, marked))
+    return found
 
 
 def status(path: Path | str) -> Json:

@@ -16,6 +16,7 @@ from vipocc.priors.report import tables
 from vipocc.priors.report.outliers import Outlier, find_outliers
 from vipocc.progress import progress
 from vipocc.stores import StoreReader
+from vipocc.stores.arrays import computing
 from vipocc.stores.verification import status
 from vipocc.workspace import Workspace
 
@@ -93,12 +94,15 @@ class Examined:
         return int(StoreReader(self.stores["frames"]).frame_ids(group)[row])
 
 
-def examine(workspace: Workspace, name: str | None = None) -> Examined:
+def examine(workspace: Workspace, name: str | None = None, scheduler: str | None = None) -> Examined:
     """Read the priors of a workspace, those of the second stores called `name` where given.
+
+    With `scheduler`, the address of a dask cluster's, its workers do it; else threads of this process.
 
     Raises:
         MissingInputError: there are no priors yet.
         StoreError: a shard is missing, truncated or altered; it is named.
+        UsageError: see `vipocc.stores.arrays.computing`.
     """
     stores = {"frames": workspace.store("frames"), **{kind: workspace.store(kind, name) for kind in KINDS}}
     stores = {kind: path for kind, path in stores.items() if (path / "zarr.json").is_file()}
@@ -113,7 +117,7 @@ def examine(workspace: Workspace, name: str | None = None) -> Examined:
     found: dict[str, dict[str, NDArray[Any]]] = {kind: {} for kind in KINDS}
     labels = list(StoreReader(stores["instances"]).attrs["labels"]) if "instances" in stores else []
     counts, shares = np.zeros(len(labels), np.int64), np.zeros(len(labels))
-    with progress("reading priors", len(work), "groups") as bar:
+    with computing(scheduler, next(iter(stores.values()))), progress("reading priors", len(work), "groups") as bar:
         for kind, group in work:
             if kind == "depth":
                 found[kind][group] = tables.depth_table(stores[kind], group, cap, lidar)
