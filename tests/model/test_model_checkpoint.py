@@ -30,7 +30,7 @@ def copy(saved: Path, tmp_path: Path) -> Path:
 
 
 def test_round_trip_keeps_every_tensor_and_the_convention(saved: Path) -> None:
-    assert sorted(path.name for path in saved.iterdir()) == ["config.yaml", "model.safetensors"]
+    assert sorted(path.name for path in saved.iterdir()) == ["README.md", "config.yaml", "model.safetensors"]
     torch.manual_seed(0)
     original, model = ViPOcc(SMALL, "official").eval(), ViPOcc.from_pretrained(saved)
     assert model.convention == "official"
@@ -65,6 +65,19 @@ def test_loading_needs_no_network(copy: Path, monkeypatch: pytest.MonkeyPatch) -
     values["model"]["encoder"]["pretrained"] = "/nowhere.pth"
     (copy / "config.yaml").write_text(yaml.safe_dump(values))
     ViPOcc.from_pretrained(copy)
+
+
+def test_the_configuration_survives_loading_and_saving_again(tmp_path: Path) -> None:
+    values = {"model": SMALL.model_dump(mode="json"), "data": {"convention": "centre"}, "training": {"epochs": 3}}
+    ViPOcc(SMALL).save_pretrained(tmp_path / "first", values)
+    model = ViPOcc.from_pretrained(tmp_path / "first")
+    model.save_pretrained(tmp_path / "second")
+    assert read_config(tmp_path / "second") == values
+    assert (tmp_path / "second" / "README.md").read_text() == (tmp_path / "first" / "README.md").read_text()
+    model.config = SMALL.model_copy(update={"renderer": SMALL.renderer.model_copy(update={"samples": 5})})
+    model.save_pretrained(tmp_path / "third")
+    assert read_config(tmp_path / "third").keys() == {"model", "data"}
+    assert ViPOcc.from_pretrained(tmp_path / "third").config.renderer.samples == 5
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 0.5, -1])

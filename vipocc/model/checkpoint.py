@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from vipocc import config as configuration
 from vipocc.errors import CheckpointError, ConfigError, DeviceError, MissingInputError, UsageError
 from vipocc.geometry.ndc import check_convention
+from vipocc.model.card import CARD, model_card
 from vipocc.model.config import ModelConfig
 from vipocc.model.weights import load_weights
 
@@ -50,6 +51,24 @@ def save(model: ViPOcc, folder: Path, config: Mapping[str, Any] | None = None) -
     aside = folder / f".{CONFIG}.partial"
     aside.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     os.replace(aside, folder / CONFIG)
+
+
+def save_with_card(
+    model: ViPOcc, folder: Path, config: Mapping[str, Any] | None = None, source: Mapping[str, Any] | None = None
+) -> None:
+    """As `save`, and write a model card beside it, unless a card is there that somebody may have edited.
+
+    `config` is by default the whole configuration of the checkpoint that the model was loaded from, if its part for the
+    model still holds; `source` is that of an imported file.
+    """
+    if config is None and model.loaded_config.get("model") == configuration.as_dict(model.config):
+        config = model.loaded_config
+    save(model, folder, config)
+    if not (folder / CARD).exists():
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        aside = folder / f".{CARD}.partial"
+        aside.write_text(model_card(read_config(folder), parameters, source), encoding="utf-8")
+        os.replace(aside, folder / CARD)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -98,6 +117,7 @@ def load(folder: Path, device: str | torch.device = "cpu") -> ViPOcc:
         raise CheckpointError("the checkpoint's configuration lacks data.convention", where=folder / CONFIG) from None
     model = ViPOcc(config, convention, initialise=False)
     load_into(model, folder)
+    model.loaded_config = values
     try:
         return model.to(device).eval()
     except (RuntimeError, AssertionError) as error:

@@ -75,6 +75,8 @@ class ViPOcc(nn.Module):
         if config.depth_branch.kind != "none":
             self.depth_branch = DepthBranch(config.depth_branch, initialise=initialise)
         self.precision: Precision = "auto"
+        self.loaded_config: Mapping[str, Any] = {}
+        """The whole configuration of the checkpoint that this model was loaded from, as plain values."""
 
     def use_precision(self, precision: Precision) -> Self:
         """Set the precision of the 2D networks: `auto` is bfloat16 on CUDA, float32 elsewhere. Returns self."""
@@ -234,17 +236,35 @@ class ViPOcc(nn.Module):
             return torch.cat(depths, dim=1).reshape(batch, 1, *size)
 
     def save_pretrained(self, path: str | Path, config: Mapping[str, Any] | None = None) -> None:
-        """Write `model.safetensors` and `config.yaml` into a folder; see `vipocc.model.checkpoint.save`."""
+        """Write `model.safetensors`, `config.yaml` and a model card; see `vipocc.model.checkpoint.save_with_card`."""
         from vipocc.model import checkpoint
 
-        checkpoint.save(self, Path(path), config)
+        checkpoint.save_with_card(self, Path(path), config)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: str | torch.device = "cpu") -> ViPOcc:
-        """Read a folder that `save_pretrained` wrote; see `vipocc.model.checkpoint.load`. Needs no network."""
-        from vipocc.model import checkpoint
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> ViPOcc:
+        """Read a model that `save_pretrained` wrote, in evaluation mode.
 
-        return checkpoint.load(Path(path), device)
+        Args:
+            path: its folder, which needs no network, or the id of a hub repository (see `vipocc.model.hub.find_model`).
+            device: where it goes.
+            revision: branch, tag or commit of a hub repository.
+            cache_dir: the hub's cache.
+
+        Raises:
+            CheckpointError: there is no such model, it cannot be fetched, or it is damaged.
+            DeviceError: the device is not there.
+        """
+        from vipocc.model import checkpoint, hub
+
+        return checkpoint.load(hub.find_model(path, revision=revision, cache_dir=cache_dir), device)
 
     def _prepare(self, features: Tensor | HeadInputs, intrinsics_ndc: Tensor) -> Any:
         inputs = HeadInputs.of_key(features, intrinsics_ndc) if isinstance(features, Tensor) else features
