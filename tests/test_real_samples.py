@@ -214,7 +214,7 @@ def test_pseudo_depth(with_priors: Place) -> None:
             maps[camera, int(row)] = values
         made_by = depth.fingerprint(group)
         assert made_by is not None
-        assert made_by["source"] == "transformers"
+        assert made_by["source"] == "depth-anything-v2"
     assert len(maps) >= 6
     assert not np.array_equal(
         maps["image_00", with_priors.row(DRIVE, 700)], maps["image_00", with_priors.row(DRIVE, 701)]

@@ -59,7 +59,8 @@ def test_the_demo_goes_through_every_stage(tmp_path: Path) -> None:
         ledger = stores / f"{kind}-tiny.zarr.ledger"
         records = [json.loads(path.read_text()) for path in ledger.glob("*/*/0*.json")]
         assert sum(len(record["rows"]) for record in records) == 4
-        assert all(record["fingerprint"]["source"] == "transformers" for record in records)
+        network = "depth-anything-v2" if kind == "depth" else "grounded-sam"
+        assert all(record["fingerprint"]["source"] == network for record in records)
     pictures = sorted((tmp_path / "pictures").glob("*.png"))
     assert len(pictures) == 5
     for path in pictures:

@@ -33,7 +33,7 @@ from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.views import prepared_intrinsics, view_offsets
 from vipocc.errors import DataError
 from vipocc.geometry.poses import relative
-from vipocc.priors.jobs import wanted_rows
+from vipocc.priors.inputs import wanted_rows
 from vipocc.stores import StoreReader
 from vipocc.training.config import TrainingConfig
 from vipocc.training.samples import SamplePaths, TrainingSamples, sample_table

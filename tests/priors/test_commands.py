@@ -141,7 +141,7 @@ def test_networks_run_through_the_same_commands(
     assert instances.read_many(group, rows, "count").min() >= 3
     assert anchors.rows(group).sum() == len(rows)
     provenance = [store.fingerprint(group) or {} for store in (depth, instances, anchors)]
-    assert [entry["source"] for entry in provenance] == ["transformers"] * 3
+    assert [entry["source"] for entry in provenance] == ["depth-anything-v2", "grounded-sam", "grounded-sam"]
     assert provenance[0]["digest"]
     assert provenance[1]["detector"]["model"] == "detector"
 
@@ -200,7 +200,7 @@ def test_parts_of_an_array_job_are_disjoint_and_whole(workspace: Path) -> None:
         (["--device", "gpu"], "is not a device"),
         (["--model", "nobody/no-such-model"], "hf download nobody/no-such-model"),
         (["--model", "./absent"], "there is no model folder"),
-        (["--source", "transformers", "--dtype", "bfloat16", "--model", "DEPTH"], "bfloat16 needs a CUDA device"),
+        (["--source", "depth-anything-v2", "--dtype", "bfloat16", "--model", "DEPTH"], "bfloat16 needs a CUDA device"),
         (["--shard", "2/2"], "is not a part of the work"),
         (["-o", "priors.depth.shortside=3"], "did you mean 'priors.depth.short_side'"),
         (["-o", "priors.depth.batch_size=0"], "priors.depth.batch_size"),

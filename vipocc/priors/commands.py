@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from vipocc.cli import App, pass_app, path_option, workspace_options
 from vipocc.errors import UsageError
-from vipocc.progress import duration, size
+from vipocc.progress import size
 
 if TYPE_CHECKING:
-    from vipocc.priors.config import DepthConfig, SamConfig
-    from vipocc.priors.job import Job, Source
-    from vipocc.priors.jobs import Rows
-    from vipocc.stores import Executor
+    from vipocc.priors.jobs import PriorKind
+    from vipocc.priors.sources import Kind
 
 F = TypeVar("F", bound=Callable[..., Any])
-Kind = Literal["depth", "instances", "anchors"]
 
-#: Work expected to take longer than this is spread over the cores; below, starting processes costs more than it gains.
-SPREAD_FROM = 20.0
+
+class SourceName(click.ParamType[Any]):
+    """The name of a source of one kind of prior, or `auto`; those that are installed are listed when asked."""
+
+    name = "source"
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+
+    def get_metavar(self, param: click.Parameter, *_: Any) -> str:
+        """Return the names, for `--help`."""
+        from vipocc.priors.sources import names
+
+        return f"[{'|'.join(('auto', *names(self.kind)))}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name."""
+        from vipocc.priors.sources import names
+
+        if value != "auto" and value not in names(self.kind):
+            self.fail(f"{value!r} is no source of {self.kind}; use one of auto, {', '.join(names(self.kind))}.")
+        return str(value)
 
 
 class BatchSizeOption(click.ParamType[Any]):
@@ -70,12 +88,13 @@ def _work_options(command: F) -> F:
     return command
 
 
-def _device_options(command: F) -> F:
-    """Add what commands with networks take."""
+def _device_options(kind: Kind) -> Callable[[F], F]:
+    """Return what adds the options of commands with networks."""
     options = [
         click.option(
-            "--source", type=click.Choice(["transformers", "simulated"]),
-            help="Networks, or the degraded exact truth of the synthetic world [default there].",
+            "--source", type=SourceName(kind),
+            help="What computes, also one that another package brings; 'simulated' degrades the exact truth of the "
+            "synthetic world [default there].",
         ),
         click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."),
         click.option("--devices", type=click.Choice(["all"]), help="All CUDA devices of this machine, a process each."),
@@ -85,9 +104,13 @@ def _device_options(command: F) -> F:
         ),
         click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Arithmetic of the networks."),
     ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 @priors.command("depth")
@@ -114,17 +137,16 @@ def _device_options(command: F) -> F:
 )
 @click.option("--dtype-stored", type=click.Choice(["float16", "float32"]), help="Type of the stored metres.")
 @click.option("--compile", "compiled", is_flag=True, default=None, help="Compile the network first (CUDA).")
-@_device_options
+@_device_options("depth")
 @workspace_options
 @pass_app
 def depth(app: App, /, **options: Any) -> None:
     """Metric pseudo-depth of the stereo frames, by Depth Anything V2."""
     network = ("model", "max_depth", "images", "preprocessing", "input_size", "compiled")
-    given = {f"priors.depth.{name}": options.pop(name) for name in network}
     stored = options.pop("dtype_stored")
-    _override(app, "depth", options, given)
+    app = _with_options(app, "depth", options, {name: options.pop(name) for name in network})
     if stored is not None:
-        app.overrides += (f"priors.depth.stored={stored}",)
+        app = replace(app, overrides=(*app.overrides, f"priors.depth.stored={stored}"))
     _stage(app, ("depth",), options)
 
 
@@ -147,13 +169,13 @@ def depth(app: App, /, **options: Any) -> None:
     "--cameras", type=click.Choice(["perspective", "all"]), default="perspective", show_default=True,
     help="Whether fisheyes are segmented too.",
 )  # fmt: skip
-@_device_options
+@_device_options("instances")
 @workspace_options
 @pass_app
 def sam(app: App, /, **options: Any) -> None:
     """Instances by Grounding DINO and SAM, and the anchors drawn from them."""
     more = ("detector", "segmenter", "engine", "tokenizer", "encoding")
-    _override(app, "sam", options, {f"priors.sam.{name}": options.pop(name) for name in more})
+    app = _with_options(app, "instances", options, {name: options.pop(name) for name in more})
     _stage(app, ("instances", "anchors"), options)
 
 
@@ -220,199 +242,39 @@ def report(app: App, name: str | None, frames: int, output: Path | None, as_json
     app.say(f"{told}; {size(path.stat().st_size)}, open it in a browser")
 
 
-def _override(app: App, section: str, options: dict[str, Any], more: dict[str, Any]) -> None:
-    """Turn options into configuration overrides, so that what is saved beside results is what ran."""
-    given = {
-        **more,
-        f"priors.{section}.batch_size": options.pop("batch_size"),
-        f"priors.{section}.dtype": options.pop("dtype"),
-    }
-    source = options.pop("source")
-    if source is None and any(value is not None for value in more.values()):
+def _with_options(app: App, kind: Kind, options: dict[str, Any], more: dict[str, Any]) -> App:
+    """Return the app with options as configuration overrides, so that what is saved beside results is what ran.
+
+    Args:
+        app: of the command line.
+        kind: of prior.
+        options: of the command; the ones that are configuration are taken out.
+        more: those of the network, by their names in the configuration.
+    """
+    from vipocc.priors import sources
+
+    given = {**more, "batch_size": options.pop("batch_size"), "dtype": options.pop("dtype")}
+    name = options.pop("source")
+    dataset = app.workspace.dataset
+    if name is None and any(value is not None for value in more.values()):
         # Whoever names a model wants it to run, also where the default is to simulate.
-        source = "transformers"
-    given["priors.source"] = source
-    app.overrides += tuple(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None)
+        configured = sources.chosen(kind, app.config.priors, dataset)
+        name = sources.network(kind) if configured == "simulated" else configured
+    overrides = [] if name is None else [f"priors.sources.{kind}={name}"]
+    source = sources.source_class(kind, name or sources.chosen(kind, app.config.priors, dataset))
+    for key, value in given.items():
+        if value is None:
+            continue
+        if key not in source.Options.model_fields:
+            known = ", ".join(f"-o {sources.options_section(source)}.{field}" for field in source.Options.model_fields)
+            flag = key.replace("_", "-")
+            raise UsageError(f"the source '{source.name}' has no option '{flag}'", fix=f"it has {known or 'none'}")
+        overrides.append(f"{sources.options_section(source)}.{key}={json.dumps(value)}")
+    return replace(app, overrides=(*app.overrides, *overrides))
 
 
-def _stage(app: App, kinds: tuple[Kind, ...], options: dict[str, Any]) -> None:
-    """Check everything, prepare frames, then run the jobs one after another."""
-    config, workspace = app.config, app.workspace
-    from vipocc.data_manifests.stage import require_listed
-    from vipocc.priors import jobs
-    from vipocc.priors.devices import check_compiled, check_dtype, resolve_devices
-    from vipocc.priors.parts import part_of
-    from vipocc.stores import parse_shard
+def _stage(app: App, kinds: Sequence[PriorKind], options: dict[str, Any]) -> None:
+    from vipocc.priors.stage import Wanted, run_stage
 
-    if options["shard"]:
-        parse_shard(options["shard"])
-    if options["scheduler"] and options.get("devices"):
-        raise UsageError("--devices all and --scheduler contradict each other", fix="give one of them")
-    require_listed(workspace, config, options["split"])
-    source = jobs.check(kinds[0], workspace, config)
-    cameras = options.get("cameras", "perspective")
-    jobs.check_cameras(cameras, source)
-    devices: tuple[str, ...] = ("cpu",)
-    if not options["scheduler"]:
-        every, device = options.get("devices") == "all", options["device"]
-        # The simulation and SNOG run on the CPU; a GPU that was asked for by name must be there all the same.
-        idle = source == "simulated" or kinds[0] == "anchors"
-        devices = resolve_devices("cpu" if idle and device == "auto" and not every else device, every=every)
-        if source == "transformers" and kinds[0] != "anchors":
-            check_dtype((config.priors.depth if kinds[0] == "depth" else config.priors.sam).dtype, devices[0])
-            check_compiled(kinds[0] == "depth" and config.priors.depth.compiled, devices[0])
-        devices = ("cpu",) if idle else devices
-    app.say(_assumed(app, kinds, source, devices, options))
-    rows = _rows(app, cameras, options)
-    if rows is None:
-        return
-    if options["shard"]:
-        rows = part_of(rows, options["shard"])
-        if not rows:
-            app.say(f"part {options['shard']} holds no unit: there are fewer units than parts")
-            return
-    for kind in kinds:
-        job = _describe(app, kind, rows, options)
-        if job is None:
-            return
-        _run(app, job, devices if kind != "anchors" else ("cpu",), options)
-
-
-def _assumed(
-    app: App, kinds: tuple[Kind, ...], source: Source, devices: tuple[str, ...], options: dict[str, Any]
-) -> str:
-    from vipocc.priors.jobs import depth_store_name
-
-    config = app.config.priors
-    if kinds[0] == "anchors":
-        what = f"anchors by SNOG, {config.snog.draws} draws of {config.snog.anchors}, seed {app.config.seed}"
-    elif source == "simulated":
-        what = f"{kinds[0]} simulated from the synthetic world's exact truth (no network runs), seed {app.config.seed}"
-    elif kinds[0] == "depth":
-        what = f"depth by {config.depth.model} in {config.depth.dtype}, {_input(config.depth)}"
-    else:
-        what = f"instances by {_engines(config.sam)} in {config.sam.dtype}"
-    where = options["scheduler"] or ", ".join(devices)
-    name = depth_store_name(config, source, options["name"]) if kinds[0] == "depth" else options["name"]
-    store = app.workspace.store(kinds[0], name).relative_to(app.workspace.path)
-    size_of = "x".join(str(side) for side in app.config.data.image_size)
-    return f"{what}; {app.workspace.dataset}, split {options['split']}, {size_of}, on {where}, into {store}"
-
-
-def _input(depth: DepthConfig) -> str:
-    size = "own size" if depth.input_size == "native" else f"short side {depth.short_side}"
-    size = "the hub's processing" if depth.preprocessing == "hub" else size
-    return f"{depth.images} images, {size}"
-
-
-def _engines(config: SamConfig) -> str:
-    """Name both models and what runs them: the engines may differ."""
-    from vipocc.priors.grounded_sam.engines import choose_engine
-    from vipocc.priors.grounded_sam.networks import DETECTOR, SEGMENTER
-
-    models = ((config.detector, DETECTOR), (config.segmenter, SEGMENTER))
-    return " and ".join(f"{name} (engine {choose_engine(config, name, option).name})" for name, option in models)
-
-
-def _rows(app: App, cameras: Literal["perspective", "all"], options: dict[str, Any]) -> Rows | None:
-    """Return the rows of the split, their frames prepared; with --dry-run nothing is prepared, only told."""
-    from vipocc.data_manifests import stage
-    from vipocc.priors.jobs import wanted_rows
-
-    split = options["split"]
-    if not options["dry_run"]:
-        manifest = stage.ensure_prepared(
-            app.workspace, app.config, split, ("frames",), cameras, auto=not options["no_auto"], jobs=options["jobs"]
-        )
-        for name in ("train", "val", "test") if split == "all" else (split,):
-            reasons = manifest.left_out.get(name, {})
-            if reasons:
-                listed = ", ".join(f"{count:,} ({reason})" for reason, count in reasons.items())
-                app.say(f"{name}: samples left out: {listed}; see `vipocc data check`")
-        return wanted_rows(manifest, split, cameras, options["limit"])
-    if app.workspace.dataset == "synthetic":
-        from vipocc.data_manifests.synthetic.generate import estimate, is_complete
-
-        world = app.config.data.world
-        if not is_complete(app.workspace.root, world):
-            seconds, count = estimate(world, options["jobs"] or stage.cores())
-            app.say(
-                f"the synthetic world would be generated first: {world.frames:,} frames, about {duration(seconds)}, "
-                f"{size(count)}; its rows are counted once it is there"
-            )
-            return None
-    manifest = stage.index(app.workspace, app.config).manifest
-    rows = wanted_rows(manifest, split, cameras, options["limit"])
-    for work in stage.plan_jobs(app.workspace, app.config.data, manifest, split, ("frames",), cameras):
-        missing = work.plan().missing
-        if missing:
-            app.say(
-                f"frames: {missing:,} rows would be prepared first, "
-                f"about {duration(missing * work.seconds_per_row)} on one core, {size(missing * work.bytes_per_row)}; "
-                f"then {sum(len(some) for some in rows.values()):,} rows of this prior"
-            )
-            return None
-    return rows
-
-
-def _describe(app: App, kind: Kind, rows: Rows, options: dict[str, Any]) -> Job | None:
-    from vipocc.errors import MissingInputError
-    from vipocc.priors import jobs
-
-    describe = {"depth": jobs.depth_job, "instances": jobs.instances_job, "anchors": jobs.anchors_job}[kind]
-    try:
-        return describe(app.workspace, app.config, rows, options["name"])
-    except MissingInputError:
-        # A dry run of `priors sam` has no instances yet to plan anchors for.
-        if options["dry_run"] and kind == "anchors":
-            app.say(f"anchors: {sum(len(some) for some in rows.values()):,} rows after that")
-            return None
-        raise
-
-
-def _run(app: App, job: Job, devices: tuple[str, ...], options: dict[str, Any]) -> None:
-    plan = job.plan(overwrite=options["overwrite"])
-    missing = job.rows if plan is None else plan.missing
-    units = len(job.requests) if plan is None else len(plan.todo)
-    kind = f"{job.spec.kind} ({job.source})" if job.source == "simulated" else job.spec.kind
-    if not missing:
-        app.say(f"{kind}: nothing to do, all {job.rows:,} rows are there")
-        return
-    workers = options["jobs"] or 1
-    cheap = job.source == "simulated" or job.spec.kind == "anchors"
-    text = f"{kind}: {missing:,} of {job.rows:,} rows in {_count(units, 'unit')}, {size(missing * job.bytes_per_row)}"
-    if cheap or options["dry_run"]:
-        from vipocc.data_manifests.stage import cores
-
-        seconds = missing * job.computer.seconds_per_row(devices[0], job.size)
-        if cheap and options["jobs"] is None and seconds > SPREAD_FROM:
-            workers = cores()
-        seconds /= len(devices) * min(workers, units)
-        text += f", about {duration(max(seconds, 1))} in {_count(len(devices) * min(workers, units), 'process', 'es')}"
-    app.say(f"{text}; {job.model}")
-    if options["dry_run"]:
-        return
-    from vipocc.stores.space import refuse_without_space
-
-    rows = f"{missing:,} rows of {job.spec.kind}"
-    elsewhere = "use a workspace on another disk (`vipocc init -C FOLDER`)"
-    refuse_without_space(job.path, missing * job.bytes_per_row, rows, elsewhere)
-    done = job.run(_executor(job, devices, workers, options), overwrite=options["overwrite"])
-    app.say(f"{kind}: {done.rows:,} rows in {duration(done.seconds)}, {job.rows:,} in {job.path.name}")
-
-
-def _count(number: int, noun: str, ending: str = "s") -> str:
-    return f"{number:,} {noun}{'' if number == 1 else ending}"
-
-
-def _executor(job: Job, devices: tuple[str, ...], workers: int, options: dict[str, Any]) -> Executor:
-    from vipocc.stores import DaskExecutor, LocalExecutor
-
-    if options["scheduler"]:
-        from functools import partial
-
-        from vipocc.priors.devices import worker_device
-
-        cheap = job.source == "simulated" or job.spec.kind == "anchors"
-        return DaskExecutor(options["scheduler"], "cpu" if cheap else partial(worker_device, options["device"]))
-    return LocalExecutor(devices, workers)
+    wanted = Wanted(every_device=options.pop("devices", None) == "all", auto=not options.pop("no_auto"), **options)
+    run_stage(kinds, app.workspace, app.config, wanted, app.say)

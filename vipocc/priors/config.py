@@ -5,7 +5,7 @@ Imports neither torch nor zarr, so that a mistake in a configuration is found be
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -125,8 +125,9 @@ class SamConfig(Schema):
     """Pixels of the shorter side of the detector's input, unless `longest_side` binds first."""
     longest_side: Count = 1333
     """Most pixels of the longer side of the detector's input."""
-    batch_size: Count = 4
-    """Images that the detector and SAM's encoder take at once; masks are decoded image by image."""
+    batch_size: Count | Literal["auto"] = "auto"
+    """Images that the detector and SAM's encoder take at once; `auto`: tried out on CUDA for each of them, halved when
+    memory runs out, 4 on the CPU."""
     boxes_at_once: Count = 64
     """Boxes that SAM's decoder takes at once; bounds memory, changes nothing."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -172,15 +173,35 @@ class SimulatedConfig(Schema):
     """Standard deviation of a box's edges, as a share of the box's size."""
 
 
+class NetworkOptions(Schema):
+    """Base of the options of a source whose network vipocc runs in batches; a source adds its own."""
+
+    batch_size: Count | Literal["auto"] = "auto"
+    """Images the network takes at once; `auto`: tried out on CUDA, halved when memory runs out, 4 on the CPU."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the network; bfloat16 needs CUDA."""
+
+
+class SourcesConfig(Schema):
+    """Which source each prior comes from, by name; `auto` is the simulation for the synthetic dataset alone."""
+
+    depth: str = "auto"
+    """`depth-anything-v2`, `simulated` (the synthetic dataset's degraded exact truth), or one that is installed."""
+    instances: str = "auto"
+    """`grounded-sam`, `simulated`, or one that is installed."""
+
+
 class PriorsConfig(Schema):
     """What the stage `priors` computes and from what."""
 
-    source: Literal["auto", "transformers", "simulated"] = "auto"
-    """`simulated` (the synthetic dataset only) degrades the exact truth; `auto` takes it there, else `transformers`."""
+    sources: SourcesConfig = SourcesConfig()
+    """Where priors come from."""
     depth: DepthConfig = DepthConfig()
-    """Pseudo-depth."""
+    """Depth Anything V2; `stored` holds for depth from any source."""
     sam: SamConfig = SamConfig()
-    """Instances."""
+    """Grounding DINO and SAM; `classes` hold for instances from any source."""
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Options of sources that other packages bring, by the source's name; each source checks its own."""
     simulated: SimulatedConfig = SimulatedConfig()
     """Faults of the simulated source."""
     snog: SnogConfig = SnogConfig()

@@ -1,16 +1,17 @@
-"""A job: rows of one store that are to exist, and what computes them."""
+"""A job: rows of one store that are to exist, what computes them, and what each takes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.errors import StoreError
+from vipocc.priors.sources.base import fingerprint_models
 from vipocc.stores import (
     Executor,
     LocalExecutor,
@@ -26,8 +27,6 @@ from vipocc.stores import (
     select,
 )
 
-Source = Literal["transformers", "simulated"]
-
 
 class PriorComputer(UnitComputer, Protocol):
     """A unit computer that can say beforehand how long a row takes."""
@@ -38,22 +37,32 @@ class PriorComputer(UnitComputer, Protocol):
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """By whom rows of a prior are made and what each takes, known before any image is prepared."""
+
+    shown: str
+    """The kind of prior, for the eyes of the user; a simulated one says so."""
+    model: str
+    """What computes, with its licence, for the eyes of the user."""
+    computer: PriorComputer
+    size: tuple[int, int]
+    """Height and width of the prepared images."""
+    bytes_per_row: float
+    accelerated: bool
+    """Whether it runs on a GPU where there is one; otherwise it is spread over the cores of the CPU."""
+
+
+@dataclass(frozen=True)
 class Job:
     """Rows of one store that are to exist."""
 
     path: Path
     """The store."""
     spec: StoreSpec
-    computer: PriorComputer
+    recipe: Recipe
     requests: tuple[Request, ...]
     frame_ids: Mapping[str, NDArray[np.int64]]
     """Of each group, all its rows."""
-    size: tuple[int, int]
-    """Height and width of the prepared images."""
-    bytes_per_row: float
-    source: Source
-    model: str
-    """What computes, with its licence, for the eyes of the user."""
     root: Path = field(default_factory=Path)
 
     @property
@@ -63,8 +72,7 @@ class Job:
 
     def part(self, index: int, parts: int) -> Job:
         """Return part `index` of `parts` (from 0): the same disjoint parts on every host."""
-        chosen = tuple(select(self.requests, index, parts))
-        return Job(**{**vars(self), "requests": chosen})
+        return replace(self, requests=tuple(select(self.requests, index, parts)))
 
     def plan(self, *, overwrite: bool = False) -> Plan | None:
         """Return what is left to do, None if the store does not exist yet (then everything is); writes nothing."""
@@ -93,14 +101,29 @@ class Job:
         store = Store.create_or_open(self.path, self.spec, self.root)
         for group in sorted({request.unit.group for request in self.requests}):
             store.ensure_group(group, self.frame_ids[group])
-        shown = f"{self.spec.kind} (simulated)" if self.source == "simulated" else self.spec.kind
-        return run(store, self.requests, self.computer, executor or LocalExecutor(), shown, overwrite=overwrite)
+        recipe = self.recipe
+        executor = executor or LocalExecutor()
+        return run(store, self.requests, recipe.computer, executor, recipe.shown, overwrite=overwrite)
+
+
+def shown_kind(kind: str, source: str) -> str:
+    """Return how a kind of prior is called where it comes from this source."""
+    return f"{kind} (simulated)" if source == "simulated" else kind
+
+
+def model_line(fingerprint: Mapping[str, Any]) -> str:
+    """Return the models of a fingerprint with their licences."""
+    named = []
+    for model in fingerprint_models(fingerprint):
+        licence = str(model["licence"])
+        named.append(str(model["model"]) if licence.startswith("none") else f"{model['model']} ({licence})")
+    return " and ".join(named)
 
 
 def _maker(fingerprint: Mapping[str, Any]) -> str:
     """Return who made rows of this fingerprint, in words."""
-    if fingerprint.get("source") == "simulated":
+    source = fingerprint.get("source")
+    if source == "simulated":
         return "simulated from the exact truth"
-    parts = [fingerprint, *(fingerprint.get(name) or {} for name in ("detector", "segmenter"))]
-    models = [f"{part['model']} (weights {part['digest'][:8]})" for part in parts if "model" in part]
-    return f"by {' and '.join(models)}" if models else "from instances of networks"
+    named = [f"{m['model']} (weights {str(m['digest'])[:8]})" for m in fingerprint_models(fingerprint)]
+    return f"by {' and '.join(named)} ({source})" if named else f"from instances of {source}"

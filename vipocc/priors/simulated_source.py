@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 
 def simulated_fingerprint(config: SimulatedConfig, seed: int, **more: Any) -> dict[str, Any]:
-    """Return everything that decides a simulated prior but the world: it says `simulated` and names no model."""
+    """Return everything that decides a simulated prior but the world; no model stands behind it."""
     return {
-        "source": "simulated",
         "model": "simulated from the exact truth",
         "revision": None,
         "digest": None,

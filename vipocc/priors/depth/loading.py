@@ -50,7 +50,6 @@ def depth_fingerprint(config: DepthConfig) -> dict[str, Any]:
     """Return everything that decides a depth map but its image: model, revision, digest, licence and parameters."""
     weights, values = depth_weights(config)
     return {
-        "source": "transformers",
         **weights.provenance(),
         "max_depth": float(values["max_depth"]),
         "images": config.images,

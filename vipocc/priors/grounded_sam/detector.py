@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vipocc.errors import DeviceError, NonFiniteError
+from vipocc.errors import NonFiniteError
 from vipocc.priors.arithmetic import arithmetic
+from vipocc.priors.batching import BatchSize
 from vipocc.priors.config import MAX_INSTANCES, SamConfig
 from vipocc.priors.devices import check_dtype
 from vipocc.priors.grounded_sam.boxes import clip, from_centres, suppress
@@ -51,17 +53,26 @@ class GroundingDino:
         if isinstance(self.network, nn.Module):
             self.network.to(self.device)
         self.prompt: Prompt = self.network.prompt
+        self.batch = BatchSize(config.batch_size, self.device)
 
     def __call__(self, images: NDArray[np.uint8]) -> list[Detections]:
-        """Return the detections of RGB images uint8 [B, H, W, 3], boxes in their pixels."""
+        """Return the detections of RGB images uint8 [B, H, W, 3], boxes in their pixels.
+
+        Raises:
+            NonFiniteError: the network gave numbers that are not finite.
+            DeviceError: the device ran out of memory, see `BatchSize`.
+        """
+        if not len(images):
+            return []
+        self.batch.find(lambda count: self.infer(images[np.arange(count) % len(images)]))
+        parts = self.batch.split(len(images), lambda start, stop: self.detect(images[start:stop]))
+        return list(chain.from_iterable(parts))
+
+    def detect(self, images: NDArray[np.uint8]) -> list[Detections]:
+        """Return the same for one batch as it is; memory that runs out is torch's own error."""
         height, width = images.shape[1:3]
-        found = []
-        for start in range(0, len(images), self.config.batch_size):
-            probabilities, boxes = self.infer(images[start : start + self.config.batch_size])
-            found += [
-                select(p, b, self.prompt, self.config, height, width) for p, b in zip(probabilities, boxes, strict=True)
-            ]
-        return found
+        answers = zip(*self.infer(images), strict=True)
+        return [select(p, b, self.prompt, self.config, height, width) for p, b in answers]
 
     @torch.inference_mode()
     def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -69,18 +80,10 @@ class GroundingDino:
 
         Raises:
             NonFiniteError: the network gave numbers that are not finite.
-            DeviceError: the device ran out of memory.
         """
         pixels = detector_input(images, self.config.shortest_side, self.config.longest_side, self.device)
-        try:
-            with arithmetic(self.device, self.config.dtype):
-                logits, boxes = self.network(pixels)
-        except torch.OutOfMemoryError:
-            raise DeviceError(
-                f"out of memory with {len(images)} images of {pixels.shape[2]}x{pixels.shape[3]} at once",
-                where=self.device,
-                fix="lower --batch-size",
-            ) from None
+        with arithmetic(self.device, self.config.dtype):
+            logits, boxes = self.network(pixels)
         logits, boxes = logits.float(), boxes.float()
         if not (torch.isfinite(logits).all() and torch.isfinite(boxes).all()):
             raise NonFiniteError(

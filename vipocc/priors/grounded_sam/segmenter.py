@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -10,14 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vipocc.errors import DeviceError, NonFiniteError
+from vipocc.errors import NonFiniteError
 from vipocc.priors.arithmetic import arithmetic
+from vipocc.priors.batching import BatchSize
 from vipocc.priors.config import SamConfig
 from vipocc.priors.devices import check_dtype
 from vipocc.priors.grounded_sam.engines import load_segmenter
 from vipocc.priors.grounded_sam.networks import SegmenterNetwork
 from vipocc.priors.grounded_sam.preprocessing import masks_to_image, segmenter_input, segmenter_size
 from vipocc.priors.grounded_sam.records import Detections
+
+LARGEST = {"bfloat16": 16, "float32": 4}
+"""Most images that `auto` tries at once. In float32 scores over the whole image are written out, and those of eight
+images (16 heads, 4096 x 4096 patches of ViT-H) are more values than torch's kernels can count."""
 
 
 class Segmenter(Protocol):
@@ -44,6 +50,7 @@ class Sam:
         if isinstance(self.network, nn.Module):
             self.network.to(self.device)
         self.side = self.network.side
+        self.batch = BatchSize(config.batch_size, self.device)
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8], detections: Sequence[Detections]) -> list[NDArray[np.bool_]]:
@@ -53,27 +60,31 @@ class Sam:
 
         Raises:
             NonFiniteError: the network gave numbers that are not finite.
-            DeviceError: the device ran out of memory.
+            DeviceError: the device ran out of memory, see `BatchSize`.
         """
         height, width = images.shape[1:3]
         masks = [np.zeros((len(found), height, width), bool) for found in detections]
         wanted = [index for index, found in enumerate(detections) if len(found)]
-        size = self.config.batch_size
-        for batch in (wanted[start : start + size] for start in range(0, len(wanted), size)):
-            counts = [len(detections[index]) for index in batch]
-            try:
-                with arithmetic(self.device, self.config.dtype):
-                    embeddings = self.network.encode(self._pixels(images[batch]))
-                    together = self._decode(embeddings, counts, [detections[index].boxes for index in batch], images)
-            except torch.OutOfMemoryError:
-                raise DeviceError(
-                    f"out of memory with {len(batch)} images of {self.side}x{self.side} at once",
-                    where=self.device,
-                    fix="lower --batch-size or -o priors.sam.boxes_at_once",
-                ) from None
-            for index, some in zip(batch, np.split(together, np.cumsum(counts)[:-1]), strict=True):
-                masks[index] = some
+        if not wanted:
+            return masks
+
+        def segment(batch: Sequence[int]) -> list[NDArray[np.bool_]]:
+            return self._segment(images[list(batch)], [detections[index].boxes for index in batch])
+
+        self.batch.find(
+            lambda count: segment([wanted[k % len(wanted)] for k in range(count)]), LARGEST[self.config.dtype]
+        )
+        parts = self.batch.split(len(wanted), lambda start, stop: segment(wanted[start:stop]))
+        for index, mask in zip(wanted, chain.from_iterable(parts), strict=True):
+            masks[index] = mask
         return masks
+
+    def _segment(self, images: NDArray[np.uint8], boxes: Sequence[NDArray[np.float32]]) -> list[NDArray[np.bool_]]:
+        """Return the masks of each image of one batch, each with a box at least."""
+        counts = [len(some) for some in boxes]
+        with arithmetic(self.device, self.config.dtype):
+            together = self._decode(self.network.encode(self._pixels(images)), counts, boxes, images)
+        return np.split(together, np.cumsum(counts)[:-1])
 
     def _pixels(self, images: NDArray[np.uint8]) -> torch.Tensor:
         return segmenter_input(

@@ -13,6 +13,7 @@ from vipocc.page import Link, Page
 from vipocc.priors.report.examine import Examined
 from vipocc.priors.report.sheets import Sheets
 from vipocc.priors.report.tables import DEPTH_EDGES
+from vipocc.priors.sources import maker
 from vipocc.progress import size
 from vipocc.stores import SHARD
 
@@ -67,11 +68,8 @@ def _attention(page: Page, examined: Examined, sheets: Sheets) -> None:
     for kind in _COMMANDS:
         if kind not in examined.stores:
             page.text(f"there are no {kind} yet: `{_COMMANDS[kind]}` makes them", "warning")
-    simulated = [k for k, v in examined.provenance.items() if v["fingerprint"].get("source") == "simulated"]
-    if simulated:
-        page.text(
-            f"Simulated from the synthetic world's exact truth, no network ran: {', '.join(simulated)}.", "warning"
-        )
+    for remark, kinds in _remarks(examined).items():
+        page.text(f"{remark[0].upper()}{remark[1:]}: {', '.join(kinds)}.", "warning")
     empty = [(g, int(e["row"])) for g, table in examined.instances.items() for e in table[table["count"] == 0]]
     listed = [(one.group, one.row, one.reason) for one in examined.outliers]
     listed += [(group, row, "no detection") for group, row in empty]
@@ -92,6 +90,20 @@ def _attention(page: Page, examined: Examined, sheets: Sheets) -> None:
     for group, row in sorted(shown):
         reasons = [why for g, r, why in listed if (g, r) == (group, row)]
         _card(page, examined, sheets, group, row, reasons)
+
+
+def _remarks(examined: Examined) -> dict[str, list[str]]:
+    """Return what the sources of the priors have to say, each with the kinds of which it is true."""
+    found: dict[str, list[str]] = {}
+    for kind, known in examined.provenance.items():
+        made_by = known["fingerprint"]
+        if not made_by:
+            continue
+        source = maker("depth" if kind == "depth" else "instances", made_by)
+        absent = f"made by the source '{made_by.get('source')}', which is not installed here"
+        for remark in (absent,) if source is None else source.remarks(made_by):
+            found.setdefault(remark, []).append(kind)
+    return found
 
 
 def _depth(page: Page, examined: Examined) -> None:

@@ -14,6 +14,7 @@ from vipocc.errors import MissingInputError
 from vipocc.priors.config import MAX_INSTANCES
 from vipocc.priors.report import tables
 from vipocc.priors.report.outliers import Outlier, find_outliers
+from vipocc.priors.sources import DepthSource, maker
 from vipocc.progress import progress
 from vipocc.stores import StoreReader
 from vipocc.stores.arrays import computing
@@ -147,8 +148,9 @@ def examine(workspace: Workspace, name: str | None = None, scheduler: str | None
 
 def depth_cap(fingerprint: Mapping[str, Any]) -> float | None:
     """Return the farthest depth that what made a store gives, None where its record does not say."""
-    value = fingerprint.get("max_depth") or fingerprint.get("faults", {}).get("cap")
-    return None if value is None else float(value)
+    source = maker("depth", fingerprint) or DepthSource
+    assert issubclass(source, DepthSource)
+    return source.cap(fingerprint)
 
 
 def _provenance(path: Path) -> dict[str, Any]:
