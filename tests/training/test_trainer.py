@@ -18,10 +18,11 @@ from vipocc.model.network import ViPOcc
 from vipocc.training import session, trainer
 from vipocc.training.failure import reproduce
 from vipocc.training.metrics import read_metrics
+from vipocc.training.packing import Packed
 from vipocc.training.seeds import torch_generator
 from vipocc.training.session import start_training
 from vipocc.training.step import prepare, training_losses
-from vipocc.training.stream import load_batches
+from vipocc.training.stream import load_packed
 from vipocc.training.trainer import Trainer
 
 Say = Callable[[str], None]
@@ -234,13 +235,13 @@ def test_missing_priors_give_pixels_no_gradient_and_no_nan(world: TinyWorld, mon
 def broken_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the second sample of one batch come with a calibration that is not a number."""
 
-    def stream(*arguments: Any, **more: Any) -> Iterator[dict[str, torch.Tensor]]:
-        for at, raw in enumerate(load_batches(*arguments, **more), 1):
+    def stream(*arguments: Any, **more: Any) -> Iterator[Packed]:
+        for at, packed in enumerate(load_packed(*arguments, **more), 1):
             if at == number:
-                raw["intrinsics"][1] = math.nan
-            yield raw
+                packed.tensors()["intrinsics"][1] = math.nan
+            yield packed
 
-    monkeypatch.setattr(trainer, "load_batches", stream)
+    monkeypatch.setattr(trainer, "load_packed", stream)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -23,6 +23,7 @@ from vipocc.training.failure import RawPart, write_dump
 from vipocc.training.gradients import add_gradients
 from vipocc.training.metrics import MetricsWriter
 from vipocc.training.optimiser import GuardedAdam
+from vipocc.training.prefetch import prefetched
 from vipocc.training.profiling import StepProfile
 from vipocc.training.resuming import changes
 from vipocc.training.samples import TrainingSamples
@@ -31,7 +32,7 @@ from vipocc.training.schedule import learning_rate, total_samples
 from vipocc.training.seeds import derived_seed
 from vipocc.training.sinks import open_sinks
 from vipocc.training.state import RunState, read_state
-from vipocc.training.stream import RunBatches, load_batches
+from vipocc.training.stream import RunBatches, load_packed
 from vipocc.training.window import Window, shown
 
 #: Validates the model and returns figures by name.
@@ -146,28 +147,22 @@ class Trainer:
                 where=self.folder,
                 fix="train longer with --steps N or -o training.epochs=N",
             )
-        stream = load_batches(
-            self.samples,
-            batches,
-            workers=training.workers,
-            prefetch=training.prefetch,
-            pinned=self.device.type == "cuda",
-        )
+        source = load_packed(self.samples, batches, workers=training.workers, prefetch=training.prefetch)
         window = Window(self.device)
         figures: dict[str, float] = {}
         saved = self.folder / "checkpoints"
         trace = StepProfile(self.folder, self.step, self.device) if self.profile and self.ranks.first else None
-        with progress("training", last, "steps", done=self.step) as bar:
+        bar_shown = progress("training", last, "steps", done=self.step)
+        with prefetched(source, self.device) as stream, bar_shown as bar:
             while self.step < last:
-                with window.waiting():
-                    raw = [next(stream) for _ in range(training.accumulate)]
+                raw = [next(stream) for _ in range(training.accumulate)]
                 rate, terms = self._optimise(self._placed(raw))
                 window.add(terms, training.batch_size)
                 self._stop_if_not_finite()
                 if trace is not None:
                     trace.advance()
                 if writer is not None and (self.step % training.log_every == 0 or self.step == last):
-                    figures = {"samples": self.seen, "learning_rate": rate, **window.figures()}
+                    figures = {"samples": self.seen, "learning_rate": rate, **window.figures(stream.waited())}
                     writer.write(self.step, figures)
                 bar.advance(1, **shown(figures))
                 validated = self.step % training.validate_every == 0 or self.step == last

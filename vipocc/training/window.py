@@ -21,7 +21,7 @@ class Window:
     def _reset(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.steps = self.samples = 0
-        self.waited = self.excluded = 0.0
+        self.excluded = 0.0
         self.start = time.perf_counter()
 
     def add(self, terms: Mapping[str, Tensor], samples: int) -> None:
@@ -31,19 +31,15 @@ class Window:
         self.steps += 1
         self.samples += samples
 
-    def waiting(self) -> _Stopwatch:
-        """Return a context in which time counts as waiting for data."""
-        return _Stopwatch(lambda seconds: setattr(self, "waited", self.waited + seconds))
-
     def paused(self) -> _Stopwatch:
         """Return a context whose time is no training time: validation, saving."""
         return _Stopwatch(lambda seconds: setattr(self, "excluded", self.excluded + seconds))
 
-    def figures(self) -> dict[str, float]:
+    def figures(self, waited: float) -> dict[str, float]:
         """Return means since the last call, rates and memory, and start anew.
 
-        `data_wait` is the share of the time that the loop waited for samples; `gpu_utilisation` the share of the last
-        moment in which the device had work, where the driver tells it.
+        `data_wait` is the share of the time that the device had to wait for samples, `waited` seconds;
+        `gpu_utilisation` the share of the last moment in which the device had work, where the driver tells it.
         """
         values = torch.stack([value.float() for value in self.sums.values()]).tolist() if self.sums else []
         means = {name: value / self.steps for name, value in zip(self.sums, values, strict=True)}
@@ -52,7 +48,8 @@ class Window:
             **means,
             "samples_per_second": self.samples / seconds,
             "step_ms": 1000 * seconds / self.steps,
-            "data_wait": self.waited / seconds,
+            # A wait that began before the last line may have ended after it.
+            "data_wait": min(waited / seconds, 1.0),
             "peak_memory_gib": peak_memory_gib(self.device),
         }
         used = utilisation(self.device)
