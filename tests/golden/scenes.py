@@ -36,9 +36,9 @@ def translation(x: float, y: float, z: float) -> Tensor:
     return pose
 
 
-def wave_patch(shift: float) -> Tensor:
-    """G3's patch [8, 8, 3], float64."""
-    c, y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (3, 8, 8)), indexing="ij")
+def wave_patch(shift: float, dtype: torch.dtype) -> Tensor:
+    """G3's patch [8, 8, 3], computed in `dtype`: rounded from float64 instead, it changes the last printed digits."""
+    c, y, x = torch.meshgrid(*(torch.arange(n, dtype=dtype) for n in (3, 8, 8)), indexing="ij")
     return (0.5 + 0.4 * torch.sin(0.7 * c + 0.3 * y + 0.5 * x + shift)).permute(1, 2, 0)
 
 

@@ -85,7 +85,7 @@ def test_g2_positional_encoding() -> None:
     ],
 )
 def test_g3_colour_error(dtype: torch.dtype, printed: str) -> None:
-    rendered, target = wave_patch(0.2).to(dtype)[None, :, :, None], wave_patch(0.0).to(dtype)[None]
+    rendered, target = wave_patch(0.2, dtype)[None, :, :, None], wave_patch(0.0, dtype)[None]
     error = colour_error(rendered, target)[0]
     assert_printed([error[0, 0], error[3, 4], error[7, 7], error.mean()], printed)
 

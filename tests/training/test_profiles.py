@@ -234,6 +234,20 @@ def test_samples_of_the_released_code_are_uniform_and_spare_the_last_row_and_col
         assert (most + 3 == np.array([SIZE[1], SIZE[0]]) - 2).all()
 
 
+def test_stereo_samples_are_split_by_each_profiles_rule(shared_world: TinyWorld) -> None:
+    manifest = Manifest.load(shared_world.workspace.manifest)
+    pairs = {}
+    for rule in ("crosswise", "official"):
+        config = shared_world.configured("data.fisheye=false", f"training.view_split={rule}")
+        table = sample_table(manifest, "train", config.data)
+        paths = training_inputs(shared_world.workspace, manifest, table, config)
+        stereo = TrainingSamples(table, paths, config.training, config.data.image_size, config.seed)
+        pairs[rule] = {tuple(sample["render_views"].tolist()) for sample in drawn(stereo)}
+        assert all(set(sample["patch_views"]).isdisjoint(sample["render_views"]) for sample in drawn(stereo, 20))
+    assert pairs["crosswise"] == {(0, 3), (1, 2)}
+    assert pairs["official"] == {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
+
+
 def test_only_the_released_evaluation_moves_samples_at_random(batch: Batch) -> None:
     def rendered(jitter: bool) -> np.ndarray:
         torch.manual_seed(1)
