@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from vipocc.errors import CheckpointError, ConfigError
 from vipocc.priors.config import DepthConfig
 from vipocc.priors.depth import official
-from vipocc.priors.depth.depth_anything import DepthAnything, _use_bfloat16, depth_fingerprint
+from vipocc.priors.depth.depth_anything import DepthAnything, depth_fingerprint, use_bfloat16
 from vipocc.priors.depth.loading import load_network
 from vipocc.priors.depth.official import Encoder, encoder_of, from_official, max_depth_of, to_official
 from vipocc.priors.depth.positions import stretch
@@ -79,7 +79,7 @@ def test_the_stretch_of_positions_is_what_makes_it_equal(tiny: dict[str, Path], 
     from transformers import DepthAnythingForDepthEstimation
 
     model = DepthAnything(config(tiny["depth"]))
-    model.network = DepthAnythingForDepthEstimation.from_pretrained(tiny["depth"]).eval()
+    model.network = DepthAnythingForDepthEstimation.from_pretrained(tiny["depth"]).eval()  # without the stretch
     off = np.abs(model(picture[None])[0] / reference(tiny["depth"], picture) - 1)
     assert off.max() > 1e-3
 
@@ -300,8 +300,8 @@ def test_the_hubs_processing_needs_its_settings(tmp_path: Path, tiny: dict[str, 
 def test_native_size_sends_the_image_at_its_own(tiny: dict[str, Path], picture: np.ndarray) -> None:
     model = DepthAnything(config(tiny["depth"], input_size="native"))
     seen = []
-    model.network.register_forward_pre_hook(
-        lambda _module, _args, given: seen.append(tuple(given["pixel_values"].shape)), with_kwargs=True
+    model.network.backbone.embeddings.register_forward_pre_hook(
+        lambda _module, given: seen.append(tuple(given[0].shape))
     )
     depth = model(picture[None])
     assert seen == [(1, 3, 196, 644)]
@@ -353,18 +353,61 @@ def test_memory_running_out_changes_nothing_but_the_batch(
     assert model.batch.size == 1
 
 
-def test_bfloat16_leaves_depth_itself_in_float32(tiny: dict[str, Path], picture: np.ndarray) -> None:
-    """On the CPU, which the command refuses, by the same arithmetic as on CUDA."""
-    full = DepthAnything(config(tiny["depth"]))(picture[None])
-    model = DepthAnything(config(tiny["depth"]))
+def in_bfloat16(folder: Path, **changes: object) -> DepthAnything:
+    """On the CPU, which the command refuses, by the same arithmetic as on CUDA; there is no TF32 here."""
+    model = DepthAnything(config(folder, **changes))
     model.config = model.config.model_copy(update={"dtype": "bfloat16"})
-    _use_bfloat16(model.network)
-    assert model.network.backbone.embeddings.position_embeddings.dtype == torch.float32
-    assert model.network.neck.convs[0].weight.dtype == torch.bfloat16
-    assert model.infer(torch.zeros(1, 3, 56, 182)).dtype == torch.float32
+    use_bfloat16(model.network.backbone)
+    return model
+
+
+def twenty_pictures() -> np.ndarray:
+    """Smooth pictures uint8 [20, 192, 640, 3]."""
+    noise = np.random.default_rng(3).integers(0, 256, (20, 6, 20, 3), np.uint8)
+    return np.stack([cv2.resize(one, (640, 192), interpolation=cv2.INTER_CUBIC) for one in noise])
+
+
+def test_bfloat16_is_the_encoders_alone(tiny: dict[str, Path], picture: np.ndarray) -> None:
+    model = in_bfloat16(tiny["depth"])
+    inside = {}
+
+    def watch(name: str) -> None:
+        def hook(_module: object, _given: object, result: torch.Tensor) -> None:
+            inside[name] = (result.dtype, torch.is_autocast_enabled("cpu"), torch.backends.cudnn.allow_tf32)
+
+        model.network.get_submodule(name).register_forward_hook(hook)
+
+    names = ("backbone.encoder.layer.0.mlp.fc1", "backbone.layernorm", "neck.convs.0", "head.conv1", "head.conv3")
+    for name in names:
+        watch(name)
     half = model(picture[None])
-    assert 1e-5 < np.median(np.abs(half / full - 1)) < 0.005
+    assert inside[names[0]] == (torch.bfloat16, True, False)
+    assert inside[names[1]] == (torch.float32, True, False)
+    assert all(inside[name] == (torch.float32, False, True) for name in names[2:])
+    assert model.network.backbone.embeddings.position_embeddings.dtype == torch.float32
+    held = load_file(tiny["depth"] / "model.safetensors")
+    for name, tensor in model.network.state_dict().items():
+        if name.startswith(("neck.", "head.")):
+            assert torch.equal(tensor, held[name]), name  # not rounded to bfloat16 and back
     assert len(np.unique(half)) > 10_000  # rounded to bfloat16, depth would have some hundred values
+
+
+def test_bfloat16_differs_by_less_than_half_a_percent(tiny: dict[str, Path]) -> None:
+    pictures = twenty_pictures()
+    full, half = DepthAnything(config(tiny["depth"]))(pictures), in_bfloat16(tiny["depth"])(pictures)
+    off = np.abs(half / full - 1)
+    assert 1e-5 < np.median(off) < 0.002
+    assert abs(np.median(half / full) - 1) < 5e-4  # no bias
+
+
+@pytest.mark.slow
+def test_bfloat16_differs_by_less_than_half_a_percent_at_full_size(tmp_path: Path) -> None:
+    """ViT-S of the published size: each of 20 pictures at a third of the published input, the first at all of it."""
+    folder, pictures = make_random_depth(tmp_path / "model", "s"), twenty_pictures()
+    for short_side, some in ((168, pictures), (518, pictures[:1])):
+        full = DepthAnything(config(folder, short_side=short_side))(some)
+        half = in_bfloat16(folder, short_side=short_side)(some)
+        assert np.median(np.abs(half / full - 1)) < 0.0025
 
 
 def test_loading_leaves_float32_weights_and_no_gradients(tiny: dict[str, Path]) -> None:

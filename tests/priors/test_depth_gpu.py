@@ -55,4 +55,5 @@ def test_float32_equals_the_published_arithmetic(small: Path, pictures: np.ndarr
 def test_bfloat16_differs_by_less_than_half_a_percent(small: Path, pictures: np.ndarray, compiled: bool) -> None:
     full = depth(small, pictures)
     half = depth(small, pictures, dtype="bfloat16", compiled=compiled, batch_size=8)
-    assert np.median(np.abs(half / full - 1)) < 0.005
+    off = np.median(np.abs(half / full - 1))
+    assert off < 0.0025, f"the median is {off:.3%}; .5 % is promised"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vipocc.errors import NonFiniteError
+from vipocc.priors.arithmetic import arithmetic
 from vipocc.priors.batching import LARGEST, BatchSize
 from vipocc.priors.config import DepthConfig
 from vipocc.priors.depth.loading import depth_fingerprint, depth_weights, load_network
@@ -37,11 +36,12 @@ class DepthAnything:
         self.config, self.device = config, torch.device(device)
         self.weights, values = depth_weights(config)
         self.max_depth = float(values["max_depth"])
-        self.processing = make_processing(config, self.weights, int(values.get("patch_size", 14)), self.device)
+        self.patch = int(values.get("patch_size", 14))
+        self.processing = make_processing(config, self.weights, self.patch, self.device)
         self.batch = BatchSize(config.batch_size, self.device)
         network = load_network(config, self.weights, values).to(self.device)
         if config.dtype == "bfloat16":
-            _use_bfloat16(network)
+            use_bfloat16(network.backbone)
         if self.device.type == "cuda":
             network = network.to(memory_format=torch.channels_last)
         self.network = network
@@ -99,9 +99,18 @@ class DepthAnything:
         return self.infer(self.processing.forward(images))
 
     def infer(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the network's depth [B, h, w] for its input float32 [B, 3, h, w] on the device."""
-        with self._arithmetic():
-            predicted: torch.Tensor = self.network(pixel_values=pixels).predicted_depth
+        """Return the network's depth [B, h, w] for its input float32 [B, 3, h, w] on the device.
+
+        With bfloat16 only the encoder computes in it, which is five sixths of the work. The neck and the head, a chain
+        of convolutions whose every rounding reaches depth, stay float32 and may use TF32: three bits more.
+        """
+        grid = pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
+        half = self.config.dtype == "bfloat16"
+        with arithmetic(self.device, self.config.dtype):
+            features = self.network.backbone.forward_with_filtered_kwargs(pixels).feature_maps
+        with arithmetic(self.device, "float32", tf32=half):
+            levels = self.network.neck([level.float() for level in features], *grid)
+            predicted: torch.Tensor = self.network.head(levels, *grid)
         return predicted
 
     def _largest(self, images: torch.Tensor) -> int:
@@ -117,20 +126,6 @@ class DepthAnything:
             part.compile(dynamic=False)
         self._compiled = True
 
-    @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        # TF32 would make "float32" on CUDA mean 10 bits of mantissa.
-        precision = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            with (
-                torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-                torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"),
-            ):
-                yield
-        finally:
-            torch.set_float32_matmul_precision(precision)
-
 
 def _some(images: torch.Tensor, count: int) -> torch.Tensor:
     """Return the first `count` images, the last repeated where there are fewer."""
@@ -138,26 +133,11 @@ def _some(images: torch.Tensor, count: int) -> torch.Tensor:
     return torch.cat((images, images[-1:].expand(missing, -1, -1, -1))) if missing > 0 else images[:count]
 
 
-class _Float32(nn.Module):
-    """A layer that computes in float32 amid bfloat16."""
+def use_bfloat16(encoder: nn.Module) -> None:
+    """Keep an encoder's weights of products and convolutions in bfloat16, as autocast would turn them each time.
 
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            result: torch.Tensor = self.layer(x.float())
-        return result
-
-
-def _use_bfloat16(network: Any) -> None:
-    """Keep the weights of products and convolutions in bfloat16, which is what autocast would turn them into each time.
-
-    The rest (norms, layer scales, positions), the sum that runs through the blocks and, from the last layer on, depth
-    itself stay float32: eight bits of mantissa would part depth into steps of half a percent.
+    The rest (norms, layer scales, positions) and the sum that runs through the blocks stay float32.
     """
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+    for module in encoder.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
             module.to(torch.bfloat16)
-    network.head.conv3 = _Float32(network.head.conv3.float())
