@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,25 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "detector": make_tiny_grounding_dino(folder / "detector"),
         "segmenter": make_tiny_sam(folder / "segmenter"),
     }
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a generated world, its train frames prepared and their depth simulated; tests copy it."""
+    from small_world import arguments
+
+    from vipocc.cli import run
+
+    folder = tmp_path_factory.mktemp("world") / "ws"
+    assert run(["init", "--dataset", "synthetic", "-C", str(folder)]) == 0
+    assert run(arguments("priors", "depth", "-C", str(folder), "--split", "train")) == 0
+    return folder
+
+
+@pytest.fixture
+def workspace(world: Path, tmp_path: Path) -> Path:
+    """A copy of that workspace, to be changed."""
+    return Path(shutil.copytree(world, tmp_path / "ws", copy_function=shutil.copy2))
 
 
 @pytest.fixture(scope="session")

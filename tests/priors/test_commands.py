@@ -3,53 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_world import TINY, WORLD, arguments, reader, tree
 
 from vipocc import config as configuration
 from vipocc.cli import run
 from vipocc.priors.anchors import draw, read_instances
-from vipocc.stores import StoreReader
 from vipocc.workspace import Workspace
-
-#: A world of eleven frames, made in a few seconds.
-WORLD = [
-    "data.world.train_drives=1", "data.world.train_frames=5", "data.world.val_frames=3", "data.world.test_frames=3",
-    "data.world.scale=0.12", "data.world.lidar_points=640", "data.world.antialias=false", "data.world.shadows=false",
-    "data.fisheye=false",
-]  # fmt: skip
-TINY = ["priors.depth.short_side=28", "priors.sam.shortest_side=96", "priors.sam.longest_side=320"]
-
-
-def arguments(*more: str) -> list[str]:
-    return [*more, *(part for text in (*WORLD, *TINY) for part in ("-o", text))]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a generated world and prepared frames, not to be changed: tests copy it."""
-    folder = tmp_path_factory.mktemp("world") / "ws"
-    assert run(["init", "--dataset", "synthetic", "-C", str(folder)]) == 0
-    assert run(arguments("priors", "depth", "-C", str(folder), "--split", "train")) == 0
-    return folder
-
-
-@pytest.fixture
-def workspace(world: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(world, tmp_path / "ws", copy_function=shutil.copy2))
-
-
-def tree(folder: Path) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock")
-    return {str(path.relative_to(folder)): blake2b(path.read_bytes()).hexdigest() for path in files}
-
-
-def reader(workspace: Path, kind: str, name: str | None = None) -> StoreReader:
-    return StoreReader(Workspace.open(workspace).store(kind, name))
 
 
 def test_one_command_generates_prepares_and_simulates(
@@ -157,25 +120,6 @@ def test_another_model_under_the_same_name_is_refused(
     assert "--store NAME" in message
     assert tree(workspace) == before
     assert run([*command, "--overwrite"]) == 0
-
-
-def test_a_dry_run_tells_and_writes_nothing(workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    before = tree(workspace)
-    assert run(arguments("priors", "sam", "-C", str(workspace), "--split", "train", "--dry-run")) == 0
-    told = capfd.readouterr().out
-    assert "rows in 2 units" in told
-    assert "about 1 s" in told
-    assert "anchors: " in told
-    assert tree(workspace) == before
-
-
-def test_a_dry_run_in_an_empty_workspace_tells_of_the_world(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "ws"
-    assert run(["init", "--dataset", "synthetic", "-C", str(folder)]) == 0
-    before = tree(folder)
-    assert run(arguments("priors", "depth", "-C", str(folder), "--dry-run")) == 0
-    assert "would be generated first: 11 frames" in capfd.readouterr().out
-    assert tree(folder) == before
 
 
 def test_parts_of_an_array_job_are_disjoint_and_whole(workspace: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from vipocc.data_manifests import stage as preparation
-from vipocc.data_manifests.synthetic.generate import estimate, is_complete
+from vipocc.data_manifests.manifest import SPLITS
+from vipocc.data_manifests.synthetic.config import WorldConfig
+from vipocc.data_manifests.synthetic.generate import estimate, is_complete, split_lines
 from vipocc.errors import MissingInputError
 from vipocc.priors import jobs
 from vipocc.priors.inputs import Rows, held_rows, wanted_rows
@@ -115,24 +118,17 @@ def rows_to_come(
 ) -> Rows:  # fmt: skip
     """Return the rows of a split, and tell what would be generated and prepared first; writes nothing.
 
-    Where the synthetic world is still to be generated, they are all frames of its stereo pair: a few at the end of a
-    drive may turn out not to be needed.
-
     Raises:
         MissingInputError: no image of the split exists.
     """
     if workspace.dataset == "synthetic" and not is_complete(workspace.root, config.data.world):
-        from vipocc.data_manifests.synthetic.layout import drives
-        from vipocc.data_manifests.synthetic.rig import STEREO
-
         world = config.data.world
         seconds, count = estimate(world, workers or preparation.cores())
         say(
             f"the synthetic world would be generated first: {world.frames:,} frames, about {duration(seconds)}, "
             f"{size(count)}"
         )
-        of_split = [(name, frames) for name, of, frames in drives(world) if split in (of, "all")]
-        return _first({(name, camera): np.arange(n) for name, n in of_split for camera in STEREO}, limit)
+        return _first(_rows_of_world(world, split), limit)
     manifest = preparation.index(workspace, config).manifest
     rows = wanted_rows(manifest, split, cameras, limit)
     for work in preparation.plan_jobs(workspace, config.data, manifest, split, ("frames",), cameras):
@@ -156,6 +152,20 @@ def _possible(kind: PriorKind, workspace: Workspace, config: Any, rows: Rows, na
         return jobs.describe(kind, workspace, config, rows, name) if rows else None
     except MissingInputError:
         return None
+
+
+def _rows_of_world(world: WorldConfig, split: str) -> Rows:
+    """Return the rows that a split of a world to be generated will need, as its manifest will tell."""
+    from vipocc.data_manifests.synthetic.rig import STEREO
+
+    found: Rows = {}
+    for name in SPLITS if split == "all" else (split,):
+        left = Counter(line.split()[0] for line in split_lines(world, name) if line.endswith(" l"))
+        for drive, keys in left.items():
+            # Training looks at both cameras, at t and t+1; the other splits at the key alone.
+            places = {(drive, camera): keys + 1 for camera in STEREO} if name == "train" else {(drive, STEREO[0]): keys}
+            found = {**found, **{place: np.arange(count) for place, count in places.items()}}
+    return found
 
 
 def _first(rows: Rows, limit: int | None) -> Rows:
