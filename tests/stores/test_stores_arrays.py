@@ -101,8 +101,21 @@ def peak(path: Path) -> int:
 def test_memory_does_not_grow_with_the_store(large: Path) -> None:
     peak(large / "blocks-10.zarr")  # what is imported on the way counts once
     few, many = peak(large / "blocks-10.zarr"), peak(large / "blocks-40.zarr")
-    assert many < few + 500_000, "four times the shards take less than one shard more"
-    assert many < 4_000_000, "of 20 MB"
+    assert many < few + 2_000_000, "fifteen megabytes more"
+    assert many < 5_000_000, "of twenty"
+
+
+def test_the_graph_does_not_grow_with_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vipocc.stores import arrays
+
+    monkeypatch.setattr(arrays, "CHUNKS", 50)
+    units, peaks = [Unit(GROUP, number) for number in range(800)], []
+    for count in (50, 800):  # what is imported on the way counts once
+        tracemalloc.start()
+        assert [shard for shard, _ in each_unit(units[:count], shard_of)] == list(range(count))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2_500_000, "seven kilobytes a unit in one graph"
 
 
 def test_inputs_that_units_share_are_read_once(

@@ -19,6 +19,9 @@ from vipocc.stores.spec import Unit
 
 T = TypeVar("T")
 
+#: Chunks of one array: enough that threads and workers seldom wait for each other, few enough that its graph is small.
+CHUNKS = 512
+
 
 @contextmanager
 def computing(scheduler: str | None, store: Path) -> Iterator[Any]:
@@ -47,7 +50,7 @@ def computing(scheduler: str | None, store: Path) -> Iterator[Any]:
 def each_unit(
     units: Sequence[Unit], compute: Callable[[Unit], T], client: Any = None, advance: Callable[[], None] = lambda: None
 ) -> list[T]:
-    """Return what `compute` says of each unit, in order: an array with a chunk for each shard.
+    """Return what `compute` says of each unit, in order: arrays with a chunk for each shard.
 
     As many units are looked at together as there are threads; only what `compute` returned is kept.
 
@@ -57,18 +60,25 @@ def each_unit(
         client: of `computing`.
         advance: called for each unit that is done.
     """
-    if not units:
-        return []
-    which = np.empty(len(units), object)
-    which[:] = units
-    answers = da.from_array(which, chunks=1).map_blocks(partial(_block, compute=compute), meta=np.empty(0, object))
-    if client is None:
-        done = Callback(posttask=lambda key, *_: advance() if key[0] == answers.name else None)
-        with done:
-            return list(answers.compute())
+    answers: list[T] = []
+    for first in range(0, len(units), CHUNKS):
+        some = units[first : first + CHUNKS]
+        which = np.empty(len(some), object)
+        which[:] = some
+        said = da.from_array(which, chunks=1).map_blocks(partial(_block, compute=compute), meta=np.empty(0, object))
+        answers += _in_threads(said, advance) if client is None else _on_workers(said, client, advance)
+    return answers
+
+
+def _in_threads(array: Any, advance: Callable[[], None]) -> list[Any]:
+    with Callback(posttask=lambda key, *_: advance() if key[0] == array.name else None):
+        return list(array.compute())
+
+
+def _on_workers(array: Any, client: Any, advance: Callable[[], None]) -> list[Any]:
     from distributed import as_completed
 
-    futures = client.compute(answers.to_delayed().ravel().tolist())
+    futures = client.compute(array.to_delayed().ravel().tolist())
     for _ in as_completed(futures):
         advance()
     return [answer for block in client.gather(futures) for answer in block]
