@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE, TinyWorld
+from conftest import OVERRIDES, SIZE, TinyWorld
 from torch import Tensor
 
 from vipocc import config as configuration
@@ -199,8 +199,6 @@ def samples(shared_world: TinyWorld) -> dict[str, TrainingSamples]:
     manifest = Manifest.load(shared_world.workspace.manifest)
     found = {}
     for profile in PROFILES:
-        from conftest import OVERRIDES
-
         over = (*OVERRIDES, "data.convention=centre", "data.resize=area")
         config = configuration.load("demo", profile=profile, overrides=over)
         table = sample_table(manifest, "train", config.data)
@@ -211,6 +209,19 @@ def samples(shared_world: TinyWorld) -> dict[str, TrainingSamples]:
 
 def drawn(samples: TrainingSamples, count: int = 60) -> Iterator[dict[str, np.ndarray]]:
     return (samples[position] for position in range(count))
+
+
+def test_calibration_follows_the_convention(shared_world: TinyWorld) -> None:
+    manifest = Manifest.load(shared_world.workspace.manifest)
+    # The stereo cameras of the tiny world: fx = fy = 60, cx = 47.5, cy = 25 in 64 rows of 96 pixels.
+    expected = {
+        "paper": [2 * 60 / 96, (2 * 47.5 + 1) / 96 - 1, 2 * 60 / 64, (2 * 25 + 1) / 64 - 1],
+        "official": [2 * 60 / 96, 2 * 47.5 / 96 - 1, 2 * 60 / 64, 2 * 25 / 64 - 1],
+    }
+    for profile, numbers in expected.items():
+        config = configuration.load("demo", profile=profile, overrides=OVERRIDES)
+        matrix = sample_table(manifest, "train", config.data).intrinsics[0]
+        assert matrix[[0, 0, 1, 1], [0, 2, 1, 2]].tolist() == pytest.approx(numbers, abs=1e-6)
 
 
 def test_samples_of_the_paper_have_anchors_and_even_shares(samples: dict[str, TrainingSamples]) -> None:
