@@ -56,7 +56,7 @@ class Wall:
     def __init__(self, depth: float, broken: bool = False) -> None:
         self.depth, self.broken = depth, broken
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode_keys(self, images: Tensor, intrinsics_ndc: Tensor, maps: object) -> Tensor:
         assert images.min() >= 0
         assert images.max() <= 1
         return images

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from conftest import OVERRIDES, SIZE, TinyWorld
+from conftest import FRAMES, OVERRIDES, PERSPECTIVE, SEQUENCE, SIZE, TinyWorld, write
 from torch import Tensor
 from torch.utils.data import default_collate
 from toy_heads import TOYS, register
 
 from vipocc import config as configuration
 from vipocc.data_manifests.manifest import Manifest
-from vipocc.errors import ConfigError, UsageError
+from vipocc.errors import ConfigError, MissingInputError, StoreError, UsageError
+from vipocc.evaluation.depth import predict_depths
+from vipocc.evaluation.inputs import FrameSource, map_readers
+from vipocc.evaluation.occupancy import predict_density
 from vipocc.model.network import ViPOcc
+from vipocc.stores.reader import StoreReader
+from vipocc.stores.spec import ArraySpec, StoreSpec
 from vipocc.training import losses
 from vipocc.training.batch import Batch, mirror
 from vipocc.training.inputs import training_inputs
 from vipocc.training.rays import patch_colours, patch_pixels, patch_rays
-from vipocc.training.samples import TrainingSamples, sample_table
+from vipocc.training.samples import Share, TrainingSamples, sample_table
+from vipocc.training.session import start_training
 from vipocc.training.step import needs_depth_branch, needs_prior, prepare, training_losses, training_means
 from vipocc.workspace import Workspace
 
@@ -264,6 +272,52 @@ def test_maps_come_with_the_batch_and_are_mirrored_with_it(shared_world: TinyWor
     for name, stored in batch.maps.items():
         assert torch.equal(mirrored.maps[name][0], stored[0])
         assert torch.equal(mirrored.maps[name][1], stored[1].flip(-1))
+
+
+def test_maps_come_from_their_own_store_in_training_validation_and_evaluation(
+    world: TinyWorld, monkeypatch: pytest.MonkeyPatch, quiet: Callable[[str], None]
+) -> None:
+    register(monkeypatch)
+    options = "model.head.kind=labels", "training.max_steps=2", "training.validate_every=2"
+    asked = (*options, "model.head.maps={label: {store: language, array: label}}")
+    with pytest.raises(MissingInputError, match=r"lacks 12 of the density head's maps 'label': .*language.zarr"):
+        raw_batch(world.workspace, configured("demo", *asked))
+    groups = [f"{SEQUENCE}/{camera}" for camera in PERSPECTIVE]
+    rng = np.random.default_rng(0)
+    labels = {group: {"label": rng.integers(0, 4, (FRAMES, *SIZE)).astype(np.uint8)} for group in groups}
+    array = ArraySpec("label", SIZE, "uint8", 0, ("y", "x"), "1")
+    spec = StoreSpec("language", (array,), attributes={"dataset": "synthetic"})
+    write(world.workspace.store("language"), spec, labels)
+    with pytest.raises(StoreError, match=r"no array 'word' for .* map 'label'.*maps.label.array to one of label"):
+        raw_batch(
+            world.workspace, configured("demo", *options, "model.head.maps={label: {store: language, array: word}}")
+        )
+
+    config = configured("demo", *asked)
+    manifest = Manifest.load(world.workspace.manifest)
+    table = sample_table(manifest, "train", config.data)
+    paths = training_inputs(world.workspace, manifest, table, config)
+    samples = TrainingSamples(table, paths, config.training, config.data.image_size, config.seed)
+    sample = samples[3]
+    group, row = table.groups[int(table.group[sample["index"], 0])], int(table.row[sample["index"], 0])
+    assert np.array_equal(sample["map/label"], labels[group]["label"][row])
+    together = samples.batch(Share(range(2, 5), 2)).tensors()["map/label"]
+    assert np.array_equal(together[1].numpy(), sample["map/label"])
+
+    summary = start_training(world.workspace, config, name="labels", say=quiet)
+    assert summary.steps == 2
+    assert {"rendered_depth/abs_rel", "occupancy/o_acc"} <= summary.figures.keys()
+    model = ViPOcc.from_pretrained(summary.checkpoint)
+    held = map_readers(world.workspace, config)
+    source = FrameSource(manifest, StoreReader(world.workspace.store("frames")), config, held)
+    keys = [key for key in manifest.keys("val") if key.camera == "image_00"]
+    (some, images, intrinsics), *_ = source.batches(keys, 2, CPU)
+    maps = source.maps(some, CPU)
+    assert np.array_equal(maps["label"][1, 0].numpy(), labels[f"{SEQUENCE}/image_00"]["label"][some[1].row])
+    density = predict_density(model, images, intrinsics, maps)
+    other = predict_density(model, images, intrinsics, {"label": 3 - maps["label"]})
+    assert not np.allclose(density, other)
+    assert "rendered" in predict_depths(model, images, intrinsics, [None, None], maps)[0]
 
 
 def test_the_encoder_sees_chosen_samples_mirrored(shared_world: TinyWorld) -> None:

@@ -59,7 +59,11 @@ def exact_truth(manifest: Manifest) -> TruthReader:
 
 
 def predict_depths(
-    model: ViPOcc, images: Tensor, intrinsics_ndc: Tensor, priors: Sequence[NDArray[Any] | None]
+    model: ViPOcc,
+    images: Tensor,
+    intrinsics_ndc: Tensor,
+    priors: Sequence[NDArray[Any] | None],
+    maps: Mapping[str, Tensor] | None = None,
 ) -> list[dict[str, NDArray[np.float32]]]:
     """Return for each image the depth maps [H, W] in metres that can be had of it.
 
@@ -71,7 +75,9 @@ def predict_depths(
         jitter = torch.Generator(images.device).manual_seed(0)
     with torch.no_grad():
         height, width = images.shape[-2:]
-        rendered = model.render_depth(model.encode(images), intrinsics_ndc, (height, width), jitter=jitter)
+        rendered = model.render_depth(
+            model.encode_keys(images, intrinsics_ndc, maps), intrinsics_ndc, (height, width), jitter=jitter
+        )
         found = [{"rendered": one} for one in rendered[:, 0].float().cpu().numpy()]
         having = [at for at, prior in enumerate(priors) if prior is not None]
         if having:
@@ -130,8 +136,9 @@ def evaluate_depth(
     values: dict[str, tuple[list[Frame], list[Mapping[str, float]]]] = {name: ([], []) for name in _ROWS}
     with progress("depth", len(keys)) as bar:
         for some, images, intrinsics in source.batches(keys, config.batch_size, device):
-            maps = predict_depths(model, images, intrinsics, [_prior(priors, key) for key in some])
-            for key, found in zip(some, maps, strict=True):
+            known = [_prior(priors, key) for key in some]
+            depths = predict_depths(model, images, intrinsics, known, source.maps(some, device))
+            for key, found in zip(some, depths, strict=True):
                 frame, true = frame_of(source.manifest, key), truth(key)
                 if true is None or not (np.isfinite(true) & (true > 0)).any():
                     skipped.append(Skipped(frame, f"no {protocol.truth} depth"))

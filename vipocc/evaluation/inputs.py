@@ -19,8 +19,10 @@ from vipocc.errors import DataError, MissingInputError, StoreError
 from vipocc.evaluation.report import Frame, Skipped
 from vipocc.geometry.ndc import intrinsics_to_ndc
 from vipocc.model.checkpoint import find_checkpoint, load_into, read_config
+from vipocc.model.heads.interface import channels_first
 from vipocc.model.network import ViPOcc
 from vipocc.priors.devices import resolve_devices
+from vipocc.stores.reader import StoreReader
 from vipocc.workspace import Workspace
 
 
@@ -144,11 +146,28 @@ def committed(reader: RowReader, group: str, row: int) -> bool:
     return row < len(rows) and bool(rows[row])
 
 
+def map_readers(workspace: Workspace, config: Any) -> dict[str, tuple[RowReader, str]]:
+    """Return the stores of the per-pixel maps that `model.head.maps` names, each with its array, by their names."""
+    return {
+        name: (StoreReader(workspace.store(where.store)), where.array) for name, where in config.model.head.maps.items()
+    }
+
+
 class FrameSource:
     """Prepared images of chosen keys with their normalised intrinsics."""
 
-    def __init__(self, manifest: Manifest, reader: RowReader, config: Any) -> None:
-        self.manifest, self.reader, self.config = manifest, reader, config
+    def __init__(
+        self,
+        manifest: Manifest,
+        reader: RowReader,
+        config: Any,
+        maps: Mapping[str, tuple[RowReader, str]] | None = None,
+    ) -> None:
+        """Read prepared images from `reader`, and the per-pixel maps of the density head from their own stores.
+
+        `maps` holds a store and the name of its array for each name that the head gives a map; see `map_readers`.
+        """
+        self.manifest, self.reader, self.config, self._maps = manifest, reader, config, maps or {}
         self.size = tuple(config.data.image_size)
 
     def split(self, keys: Sequence[FrameKey]) -> tuple[list[FrameKey], list[Skipped]]:
@@ -187,6 +206,15 @@ class FrameSource:
                 fix="evaluate in the workspace that the model was trained in, or prepare another one",
             )
         return image
+
+    def maps(self, keys: Sequence[FrameKey], device: torch.device) -> dict[str, Tensor]:
+        """Return the per-pixel maps [B, C, H', W'] of keys, by name."""
+        return {
+            name: channels_first(
+                torch.from_numpy(np.stack([reader.read(group_of(key), key.row, array) for key in keys])).to(device)
+            )
+            for name, (reader, array) in self._maps.items()
+        }
 
     def batches(
         self, keys: Sequence[FrameKey], size: int, device: torch.device

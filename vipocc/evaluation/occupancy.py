@@ -67,10 +67,15 @@ def slice_points() -> NDArray[np.float32]:
 
 
 @torch.no_grad()
-def predict_density(model: ViPOcc, images: Tensor, intrinsics_ndc: Tensor) -> NDArray[np.float32]:
-    """Return the density [B, 160, 80] in 1/m on the slice, of images [B, 3, H, W] in [0, 1]."""
+def predict_density(
+    model: ViPOcc, images: Tensor, intrinsics_ndc: Tensor, maps: Mapping[str, Tensor] | None = None
+) -> NDArray[np.float32]:
+    """Return the density [B, 160, 80] in 1/m on the slice, of images [B, 3, H, W] in [0, 1].
+
+    maps: per-pixel maps of the images, by name, for a density head that asks for them.
+    """
     points = torch.from_numpy(slice_points()).to(images.device).expand(len(images), -1, -1)
-    density = model.density(model.encode(images), points, intrinsics_ndc)
+    density = model.density(model.encode_keys(images, intrinsics_ndc, maps), points, intrinsics_ndc)
     return np.asarray(density.reshape(len(images), *SLICE_GRID.shape).float().cpu().numpy())
 
 
@@ -192,7 +197,8 @@ def evaluate_occupancy(
     config = source.config.evaluation
     with progress("occupancy", len(used)) as bar:
         for some, images, intrinsics in source.batches(used, config.batch_size, device):
-            densities = {name: predict_density(model, images, intrinsics) for name, (_, model) in models.items()}
+            maps = source.maps(some, device)
+            densities = {name: predict_density(model, images, intrinsics, maps) for name, (_, model) in models.items()}
             for at, key in enumerate(some):
                 for name, density in densities.items():
                     finite = bool(np.isfinite(density[at]).all())

@@ -21,6 +21,7 @@ from vipocc.evaluation.inputs import (
     choose_checkpoint,
     choose_device,
     load_model,
+    map_readers,
     select_keys,
     settings_of,
     untrained_model,
@@ -106,7 +107,9 @@ def run_occupancy(
     if found.config.evaluation.untrained:
         models["untrained"] = ("untrained", untrained_model(found.config, where))
     manifest = ensure_prepared(workspace, found.config, split, kinds, "perspective", auto=auto)
-    source = FrameSource(manifest, StoreReader(workspace.store("frames")), found.config)
+    source = FrameSource(
+        manifest, StoreReader(workspace.store("frames")), found.config, map_readers(workspace, found.config)
+    )
     if chosen.truth == "lidar":
         truth = occupancy.lidar_truth(_ground_truth(workspace, "occupancy"), chosen)
     elif files is not None:
@@ -146,7 +149,9 @@ def run_depth(
     _announce(say, workspace, found, f"depth against {chosen.name}", split, str(where), kinds)
     model = load_model(found, where)
     manifest = ensure_prepared(workspace, found.config, split, kinds, "perspective", auto=auto)
-    source = FrameSource(manifest, StoreReader(workspace.store("frames")), found.config)
+    source = FrameSource(
+        manifest, StoreReader(workspace.store("frames")), found.config, map_readers(workspace, found.config)
+    )
     lidar = chosen.truth == "lidar"
     truth = depth.lidar_truth(_ground_truth(workspace, "lidar")) if lidar else depth.exact_truth(manifest)
     priors = _reader(workspace, "depth", "run `vipocc priors depth`") if workspace.store("depth").is_dir() else None

@@ -127,6 +127,16 @@ class ViPOcc(nn.Module):
             features = torch.where(chosen, features.flip(-1), features)
         return HeadInputs(features, intrinsics_ndc, view_from_key, images, maps or {})
 
+    def encode_keys(
+        self, images: Tensor, intrinsics_ndc: Tensor, maps: Mapping[str, Tensor] | None = None
+    ) -> HeadInputs:
+        """Encode key images [B, 3, H, W] alone, as evaluation has them; intrinsics_ndc [B, 3, 3], maps [B, C, H', W'].
+
+        For a head that looks at neither colours nor maps, `encode` and its features are enough.
+        """
+        pose = torch.eye(4, device=images.device, dtype=intrinsics_ndc.dtype).expand(len(images), 1, 4, 4)
+        return self.encode_views(images[:, None], intrinsics_ndc[:, None], pose, maps)
+
     def density(
         self, features: Tensor | HeadInputs, points: Tensor, intrinsics_ndc: Tensor, *, chunk: int | None = None
     ) -> Tensor:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from vipocc.model.heads.interface import channels_first
+
 MAP = "map/"
 """What the names of per-pixel maps begin with in a collated batch."""
 
@@ -66,13 +68,8 @@ def to_batch(raw: Mapping[str, Tensor], device: torch.device) -> Batch:
         depth_centres=moved("depth_centres").long(),
         mirrored=moved("flip"),
         prior_depth=prior,
-        maps={name.removeprefix(MAP): _channels_first(moved(name)) for name in raw if name.startswith(MAP)},
+        maps={name.removeprefix(MAP): channels_first(moved(name)) for name in raw if name.startswith(MAP)},
     )
-
-
-def _channels_first(stored: Tensor) -> Tensor:
-    """Return a map [B, H, W] or [B, H, W, C] as [B, C, H, W]."""
-    return stored[:, None] if stored.ndim == 3 else stored.permute(0, 3, 1, 2)
 
 
 def share_choices(batch: Batch) -> Batch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.errors import MissingInputError, StoreError
+from vipocc.model.config import MapConfig
 from vipocc.progress import size as readable_size
 from vipocc.stores.reader import StoreReader
 from vipocc.training.samples import SamplePaths, SampleTable
@@ -89,7 +91,32 @@ def training_inputs(
         assert reader is not None
         _check(reader, need, manifest, config)
     held = {kind: workspace.store(kind) if kind in readers else None for kind in ("depth", "anchors")}
-    return SamplePaths(workspace.store("frames"), held["depth"], held["anchors"])
+    maps = {
+        name: (_checked_map(workspace, manifest, table, name, where), where.array)
+        for name, where in config.model.head.maps.items()
+    }
+    return SamplePaths(workspace.store("frames"), held["depth"], held["anchors"], maps)
+
+
+def _checked_map(workspace: Workspace, manifest: Manifest, table: SampleTable, name: str, where: MapConfig) -> Path:
+    """Return the store of a per-pixel map of the key views, once it is known to hold them all."""
+    path, rows = workspace.store(where.store), table.rows_by_group(slice(1))
+    reader = _open(workspace, where.store)
+    if reader is not None and where.array not in {array.name for array in reader.spec.arrays}:
+        raise StoreError(
+            f"the store has no array '{where.array}' for the density head's map '{name}'",
+            where=path,
+            fix=f"set -o model.head.maps.{name}.array to one of {', '.join(a.name for a in reader.spec.arrays)}",
+        )
+    missing = count_missing(reader, rows)
+    if reader is None or missing:
+        raise MissingInputError(
+            f"training lacks {missing:,} of the density head's maps '{name}'",
+            where=path,
+            fix=f"make that store, or name another with -o model.head.maps.{name}.store=NAME",
+        )
+    _check_frames(reader, rows, manifest)
+    return path
 
 
 def count_missing(reader: StoreReader | None, needed: Rows) -> int:
@@ -124,12 +151,6 @@ def _open(workspace: Workspace, kind: str) -> StoreReader | None:
 def _check(reader: StoreReader, need: Need, manifest: Manifest, config: Any) -> None:
     """Raise `StoreError` unless a store is of this dataset, these frames and this image size."""
     height, width = config.data.image_size
-    if reader.attrs.get("dataset") != manifest.dataset:
-        raise StoreError(
-            f"the store is of dataset '{reader.attrs.get('dataset')}', not '{manifest.dataset}'",
-            where=reader.path,
-            fix="use the workspace it belongs to",
-        )
     if need.kind == "anchors":
         held, patch = (reader.attrs["height"], reader.attrs["width"]), reader.attrs["patch"]
         if patch != config.training.patch_size:
@@ -147,15 +168,27 @@ def _check(reader: StoreReader, need: Need, manifest: Manifest, config: Any) -> 
             where=reader.path,
             fix=f"set -o data.image_size=[{held[0]},{held[1]}], or make it again in another workspace",
         )
-    for group in need.rows:
+    _check_frames(reader, need.rows, manifest)
+    if need.kind == "frames":
+        for group in need.rows:
+            _check_preparation(reader, group, config.data)
+
+
+def _check_frames(reader: StoreReader, rows: Rows, manifest: Manifest) -> None:
+    """Raise `StoreError` unless a store is of this dataset and these frames."""
+    if reader.attrs.get("dataset") != manifest.dataset:
+        raise StoreError(
+            f"the store is of dataset '{reader.attrs.get('dataset')}', not '{manifest.dataset}'",
+            where=reader.path,
+            fix="use the workspace it belongs to",
+        )
+    for group in rows:
         if not np.array_equal(reader.frame_ids(group), manifest.frame_ids(group.split("/")[0])):
             raise StoreError(
                 f"group '{group}' is of other frames than the manifest lists",
                 where=reader.path,
                 fix="make it again in another workspace, or restore the dataset's poses",
             )
-        if need.kind == "frames":
-            _check_preparation(reader, group, config.data)
 
 
 def _check_preparation(reader: StoreReader, group: str, data: DataConfig) -> None:

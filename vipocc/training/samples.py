@@ -8,7 +8,7 @@ the run is the same whichever process reads it and wherever a run was resumed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from vipocc.geometry.cameras import Pinhole
 from vipocc.geometry.ndc import intrinsics_to_ndc
 from vipocc.geometry.poses import relative
 from vipocc.stores.reader import StoreReader
+from vipocc.training.batch import MAP
 from vipocc.training.config import TrainingConfig
 from vipocc.training.packing import Packed
 from vipocc.training.rays import ViewSplit, choose_anchors, choose_patches, choose_split, uniform_centres
@@ -113,6 +114,8 @@ class SamplePaths:
     frames: Path
     depth: Path | None
     anchors: Path | None
+    maps: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
+    """Store and array of each per-pixel map of the key view, by the name that the density head gives it."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,11 @@ class TrainingSamples(Dataset[Sample]):
         return None if self.paths.anchors is None else StoreReader(self.paths.anchors)
 
     @cached_property
+    def _maps(self) -> dict[str, tuple[StoreReader, str]]:
+        """Readers of the per-pixel maps, by their name in a batch."""
+        return {MAP + name: (StoreReader(path), array) for name, (path, array) in self.paths.maps.items()}
+
+    @cached_property
     def _with_anchors(self) -> dict[str, NDArray[np.bool_]]:
         """For each group that has anchors, which of its rows do."""
         held = self._anchors
@@ -175,7 +183,11 @@ class TrainingSamples(Dataset[Sample]):
         epoch, within = divmod(position, len(self.table))
         return epoch, int(epoch_order(self.seed, epoch, len(self.table))[within])
 
-    def batch(self, share: Share, *, shared: bool = False) -> Packed:
+    def shapes(self, share: Share) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Return shapes and data types of the tensors of a batch; all batches of one length have the same."""
+        return self._shapes(self._columns(self._places(share), share), len(share.positions))
+
+    def batch(self, share: Share, room: Packed | None = None) -> Packed:
         """Return the samples of a share, each tensor with a leading dimension B; `[position]` is the plain twin.
 
         All rows of the batch are asked for at once and are decompressed into the batch itself: images [B, V, H, W, 3]
@@ -185,32 +197,17 @@ class TrainingSamples(Dataset[Sample]):
 
         Args:
             share: which samples.
-            shared: whether the memory can be handed to another process without a copy.
+            room: where to put them (`shapes`); made if it is left out.
 
         Raises:
             MissingInputError: a row is not in its store.
             StoreError: a shard is missing, truncated or altered.
         """
-        places = [self._place(position) for position in share.positions]
-        deciding = [self._place(share.first)] if self.config.shared_patches else places
-        anchors = self._read_anchors([where for place in deciding for where in self._anchors_wanted(place)])
-        choices = [self._choices(place, anchors) for place in deciding]
-        if self.config.shared_patches:
-            choices *= len(places)
-        small = [
-            {**self._calibration(place), **choice, **self._own(place)}
-            for place, choice in zip(places, choices, strict=True)
-        ]
-        columns = {name: torch.from_numpy(np.stack([sample[name] for sample in small])) for name in small[0]}
-        shapes = {name: (tuple(column.shape), column.dtype) for name, column in columns.items()}
-        views, size = len(places[0].groups), self.size
-        shapes["images"] = (len(places), views, *size, 3), torch.uint8
-        if self._depth is not None:
-            shapes["prior_depth"] = (len(places), 2, *size), torch.float16
-        packed = Packed.allocate(shapes, shared=shared)
+        places = self._places(share)
+        columns = self._columns(places, share)
+        packed = Packed.allocate(self._shapes(columns, len(places))) if room is None else room
+        packed.copy_from(columns)
         tensors = packed.tensors()
-        for name, column in columns.items():
-            tensors[name].copy_(column)
         frames = [where for place in places for where in zip(place.groups, place.rows, strict=True)]
         self._frames.gather(frames, "rgb", out=tensors["images"].flatten(0, 1).numpy())
         if self._depth is not None:
@@ -235,7 +232,32 @@ class TrainingSamples(Dataset[Sample]):
         if self._depth is not None:
             depth = self._depth.read_many(place.groups[0], place.rows[:2], "depth")
             sample["prior_depth"] = depth.astype(np.float16, copy=False)
+        for name, (reader, array) in self._maps.items():
+            sample[name] = reader.read(place.groups[0], place.rows[0], array)
         return sample
+
+    def _places(self, share: Share) -> list[_Place]:
+        return [self._place(position) for position in share.positions]
+
+    def _columns(self, places: list[_Place], share: Share) -> dict[str, Tensor]:
+        """Return all tensors of a batch but images and depth."""
+        deciding = [self._place(share.first)] if self.config.shared_patches else places
+        anchors = self._read_anchors([where for place in deciding for where in self._anchors_wanted(place)])
+        choices = [self._choices(place, anchors) for place in deciding]
+        if self.config.shared_patches:
+            choices *= len(places)
+        samples = [
+            {**self._calibration(place), **choice, **self._own(place)}
+            for place, choice in zip(places, choices, strict=True)
+        ]
+        return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
+
+    def _shapes(self, columns: dict[str, Tensor], samples: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        shapes = {name: (tuple(column.shape), column.dtype) for name, column in columns.items()}
+        shapes["images"] = (samples, self.table.group.shape[1], *self.size, 3), torch.uint8
+        if self._depth is not None:
+            shapes["prior_depth"] = (samples, 2, *self.size), torch.float16
+        return shapes
 
     def _place(self, position: int) -> _Place:
         epoch, index = self.place(position)

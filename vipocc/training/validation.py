@@ -23,6 +23,7 @@ from vipocc.data_manifests.views import prepared_intrinsics, rig
 from vipocc.evaluation.metrics import density_precision, depth_metrics, occupancy_metrics
 from vipocc.evaluation.occupancy import predict_density
 from vipocc.geometry.ndc import intrinsics_to_ndc
+from vipocc.model.heads.interface import channels_first
 from vipocc.model.network import ViPOcc
 from vipocc.stores.reader import StoreReader
 from vipocc.workspace import Workspace
@@ -120,9 +121,17 @@ class Validation:
         stored = np.stack([self._read("frames", frame.group, frame.row, "rgb") for frame in frames])
         images = torch.from_numpy(stored).to(device).permute(0, 3, 1, 2).float() / 255.0
         intrinsics = torch.from_numpy(np.stack([self._intrinsics(frame) for frame in frames])).to(device)
+        maps = {
+            name: channels_first(
+                torch.from_numpy(
+                    np.stack([self._read(where.store, frame.group, frame.row, where.array) for frame in frames])
+                ).to(device)
+            )
+            for name, where in self.config.model.head.maps.items()
+        }
         figures: list[dict[str, float]] = [{} for _ in frames]
         if any(frame.lidar for frame in frames):
-            rendered = model.render_depth(model.encode(images), intrinsics, size)
+            rendered = model.render_depth(model.encode_keys(images, intrinsics, maps), intrinsics, size)
             self._compare_depth("rendered_depth", rendered, frames, figures)
             branch = self.config.model.depth_branch
             known = [at for at, frame in enumerate(frames) if self._refines(frame)]
@@ -136,7 +145,7 @@ class Validation:
                     "refined_depth", refined, [frames[at] for at in known], [figures[at] for at in known]
                 )
         if any(frame.occupancy for frame in frames):
-            density = predict_density(model, images, intrinsics)
+            density = predict_density(model, images, intrinsics, maps)
             for at, frame in enumerate(frames):
                 occupied = self._read("occupancy", frame.occupancy_group, frame.row, "occupied").astype(bool)
                 visible = self._read("occupancy", frame.occupancy_group, frame.row, "visible").astype(bool)

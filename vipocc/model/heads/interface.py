@@ -78,6 +78,11 @@ class HeadInputs:
             )
 
 
+def channels_first(stored: Tensor) -> Tensor:
+    """Return per-pixel maps as stored, [B, H, W] or [B, H, W, C], as heads get them: [B, C, H, W]."""
+    return stored[:, None] if stored.ndim == 3 else stored.permute(0, 3, 1, 2)
+
+
 class DensityHead(nn.Module, ABC):
     """What turns image features and points into densities, and perhaps colours.
 
