@@ -193,7 +193,8 @@ class TrainingSamples(Dataset[Sample]):
         All rows of the batch are asked for at once and are decompressed into the batch itself: images [B, V, H, W, 3]
         uint8, intrinsics [B, V, 3, 3], key_from_view [B, V, 4, 4], render_views [B, K], centres [B, P, 2] and
         patch_views [B, P] of the colour patches, depth_centres [B, P', 2], flip [B], position [B], index [B];
-        colour_factors [B, 8] with `colour_jitter`, prior_depth [B, 2, H, W] float16 in metres where a loss needs it.
+        colour_factors [B, 8] with `colour_jitter`, prior_depth [B, 2, H, W] float16 in metres where a loss needs it,
+        map/NAME [B, ...] as stored for each per-pixel map.
 
         Args:
             share: which samples.
@@ -216,6 +217,8 @@ class TrainingSamples(Dataset[Sample]):
                 [(place.groups[0], row) for place in places for row in place.rows[:2]],
                 tensors["prior_depth"].flatten(0, 1).numpy(),
             )
+        for name, (reader, array) in self._maps.items():
+            reader.gather([(place.groups[0], place.rows[0]) for place in places], array, out=tensors[name].numpy())
         return packed
 
     def __getitem__(self, position: int) -> Sample:
@@ -257,6 +260,9 @@ class TrainingSamples(Dataset[Sample]):
         shapes["images"] = (samples, self.table.group.shape[1], *self.size, 3), torch.uint8
         if self._depth is not None:
             shapes["prior_depth"] = (samples, 2, *self.size), torch.float16
+        for name, (reader, array) in self._maps.items():
+            stored = reader.spec.array(array)
+            shapes[name] = (samples, *stored.shape), torch.from_numpy(np.empty(0, stored.dtype)).dtype
         return shapes
 
     def _place(self, position: int) -> _Place:
