@@ -152,6 +152,15 @@ def test_bad_input_costs_its_unit_only(store: Store, tmp_path: Path) -> None:
     assert plan(store, requests(ROWS)).missing == 64
 
 
+def test_a_cluster_without_workers(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vipocc.stores.cluster.PATIENCE", 0.5)
+    with workers() as address, pytest.raises(UsageError, match=r"has no workers.*start some: `dask worker tcp://"):
+        run(store, requests(ROWS), Computer(tmp_path / "log"), DaskExecutor(address))
+    assert "no worker yet; waiting for one" in capfd.readouterr().err
+
+
 def test_a_worker_that_does_not_see_the_store(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it wrote would lie on a disk that nobody else has."""
 

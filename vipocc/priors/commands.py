@@ -222,16 +222,17 @@ def anchors(app: App, /, **options: Any) -> None:
 )
 @path_option("--output", metavar="FILE", help="The page [default: reports/priors.html in the workspace].")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object instead of writing a page.")
+@click.option("--scheduler", metavar="tcp://…", help="Read on the workers of a dask.distributed cluster.")
 @workspace_options
 @pass_app
-def report(app: App, name: str | None, frames: int, output: Path | None, as_json: bool) -> None:
+def report(app: App, name: str | None, frames: int, output: Path | None, as_json: bool, scheduler: str | None) -> None:
     """Write one HTML page to look at before training: contact sheets, distributions, outliers, provenance."""
     from vipocc.priors.report.compose import compose
     from vipocc.priors.report.examine import examine
     from vipocc.priors.report.sheets import Sheets
 
     workspace = app.workspace
-    examined = examine(workspace, name)
+    examined = examine(workspace, name, scheduler)
     if as_json:
         click.echo(json.dumps(examined.summary(), indent=1, ensure_ascii=False))
         return

@@ -12,11 +12,14 @@ from typing import Any
 
 from vipocc import __version__
 from vipocc.errors import UsageError, VipoccError
+from vipocc.progress import say
 from vipocc.stores.activity import FOLDER
 from vipocc.stores.files import digest_file, locked
 
 #: Seconds to wait for the scheduler.
 TIMEOUT = 20
+#: Seconds to wait for the first worker; a batch system may still be starting them.
+PATIENCE = 120
 #: The resource by which a worker says that it has a GPU: `dask worker … --resources GPU=1`.
 GPU = "GPU"
 
@@ -73,8 +76,14 @@ def connect(address: str) -> Any:
             f"the dask scheduler does not answer ({error})", where=address, fix="start it with `dask scheduler`"
         ) from None
     if not client.nthreads():
-        client.close()
-        raise UsageError("the dask scheduler has no workers", where=address, fix=f"start some: `dask worker {address}`")
+        say(f"the dask cluster has no worker yet; waiting for one, {PATIENCE} s at most")
+        try:
+            client.wait_for_workers(1, timeout=PATIENCE)
+        except TimeoutError:
+            client.close()
+            raise UsageError(
+                "the dask scheduler has no workers", where=address, fix=f"start some: `dask worker {address}`"
+            ) from None
     return client
 
 
