@@ -50,7 +50,7 @@ def train(
 
     Needs the frames, pseudo-depth and anchors of the training split; what is missing is one error with the command
     that makes it. A run is kept in runs/ and can be stopped at any time and gone on with by --resume. On several GPUs:
-    `torchrun --nproc-per-node N -m vipocc train ...`.
+    `torchrun --nproc-per-node N -m -- vipocc train ...`.
     """
     from vipocc.errors import UsageError
 

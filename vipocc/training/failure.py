@@ -30,6 +30,10 @@ class RawPart:
     raw: dict[str, Tensor]
     position: int
 
+    def on_host(self) -> RawPart:
+        """Return a copy on the CPU, each tensor with memory of its own, as saving needs it."""
+        return RawPart({name: values.to("cpu", copy=True) for name, values in self.raw.items()}, self.position)
+
     def opened(self, config: Any, device: torch.device) -> Part:
         """Return what prepares this part on a device."""
 
@@ -74,14 +78,10 @@ class Reproduced:
 
 
 def write_dump(folder: Path, step: int, parts: Sequence[RawPart], samples: Sequence[str]) -> None:
-    """Write the batch of a step; the weights that it met and the configuration are written beside it by the caller."""
+    """Write the batch of a step, on the host; the caller writes the weights that it met and the configuration."""
     content = {
         "step": step,
-        # Cloned, since a batch is views of one memory, which torch.save refuses.
-        "parts": [
-            {"raw": {name: values.clone() for name, values in part.raw.items()}, "position": part.position}
-            for part in parts
-        ],
+        "parts": [{"raw": dict(part.raw), "position": part.position} for part in parts],
         "samples": list(samples),
     }
     torch.save(content, folder / BATCH)

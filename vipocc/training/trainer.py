@@ -224,7 +224,7 @@ class Trainer:
 
     def _dump(self, step: int) -> NoReturn:
         """Keep the offending batch and the weights it met, and stop."""
-        own = next(parts for at, parts in self._recent if at == step)
+        own = [part.on_host() for part in next(parts for at, parts in self._recent if at == step)]
         parts = [part for share in self.ranks.collect(own) for part in share]
         names = [self.samples.table.name(int(index)) for part in parts for index in part.raw["index"]]
         dump = self.folder / f"nonfinite-step_{step}"
