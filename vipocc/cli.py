@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "priors": ("vipocc.priors.commands:priors", "Compute pseudo-depth, instances and sampling anchors."),
     "train": ("vipocc.training.commands:train", "Train the occupancy model on prepared data."),
     "eval": ("vipocc.evaluation.commands:eval_", "Evaluate occupancy, depth and the ray sampler."),
+    "checkpoints": ("vipocc.model.commands:checkpoints", "Show checkpoints; import and export released ones."),
     "stores": ("vipocc.stores.commands:stores", "Show, verify and repair the Zarr stores."),
     "config": ("vipocc.apps.commands:config", "Show the resolved configuration."),
     "demo": ("vipocc.apps.commands:demo", "Run the whole path on a small synthetic world, with pictures."),

@@ -60,7 +60,7 @@ def model_card(config: Mapping[str, Any], parameters: int, source: Mapping[str, 
         _HEAD.format(title=title, what=what),
         "## Model\n\n" + _table(_model_rows(config, parameters)),
         "## Training\n\n" + _training(config, source),
-        "## Licences\n\n" + "\n".join(f"- {line}" for line in _licences(config, source)),
+        "## Licences\n\n" + "\n".join(f"- {line}" for line in licences(config, source)),
     ]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
@@ -99,7 +99,8 @@ def _training(config: Mapping[str, Any], source: Mapping[str, Any] | None) -> st
     return _table(rows)
 
 
-def _licences(config: Mapping[str, Any], source: Mapping[str, Any] | None) -> list[str]:
+def licences(config: Mapping[str, Any], source: Mapping[str, Any] | None) -> list[str]:
+    """Return under whose terms the weights stand, a sentence each; arguments as `model_card`."""
     lines = []
     if source is not None:
         lines.append(
