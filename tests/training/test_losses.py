@@ -19,11 +19,11 @@ from vipocc.training.losses import (
     masked_mean,
     smoothness,
     smoothness_reference,
-    ssim_error,
     temporal_loss,
     temporal_loss_official,
     total,
 )
+from vipocc.training.ssim import ssim_error, window_means, window_means_reference
 
 
 def intrinsics(batch: int = 1) -> Tensor:
@@ -47,6 +47,28 @@ def test_colour_error_is_the_smallest_over_views() -> None:
     torch.testing.assert_close(together, each.amin(0))
     rendered[..., 2, :] = target
     assert float(colour_error(rendered, target).max()) < 1e-6
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+def test_window_means_equal_the_convolution(dtype: torch.dtype, close: float) -> None:
+    generator = torch.Generator().manual_seed(2)
+    for shape in ((8, 8), (2, 3, 1, 1), (4, 5, 2), (3, 2, 7, 9)):
+        values = torch.rand(shape, generator=generator, dtype=dtype).requires_grad_()
+        seen = torch.rand(shape, generator=generator, dtype=dtype)
+        fast, plain = (function(values) for function in (window_means, window_means_reference))
+        torch.testing.assert_close(fast, plain, rtol=close, atol=close)
+        of_fast, of_plain = (torch.autograd.grad((means * seen).sum(), values)[0] for means in (fast, plain))
+        torch.testing.assert_close(of_fast, of_plain, rtol=close, atol=close)
+
+
+@pytest.mark.gpu
+def test_colour_errors_on_cuda_are_those_of_the_cpu_with_tf32_allowed() -> None:
+    generator = torch.Generator().manual_seed(3)
+    target = torch.rand(16, 8, 8, 3, generator=generator)
+    rendered = target[..., None, :] + 0.05 * torch.randn(16, 8, 8, 4, 3, generator=generator)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        on_cuda = colour_error(rendered.cuda(), target.cuda()).cpu()
+    torch.testing.assert_close(on_cuda, colour_error(rendered, target), rtol=1e-3, atol=1e-5)
 
 
 def test_ssim_error_is_bounded() -> None:

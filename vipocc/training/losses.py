@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from vipocc.geometry.ndc import Convention
 from vipocc.geometry.warping import warp, warp_official
+from vipocc.training.ssim import ssim_error
 
 SSIM_SHARE = 0.85
 """Share of the structural part in the photometric error (beta_1 of Eq. 11)."""
@@ -28,8 +29,6 @@ DIVERSE_DEVIATION = 0.01
 OFFICIAL_MIN_ELEMENTS = 10_000
 """The released masked mean is a constant 0 over no more elements than this."""
 
-_SSIM_WINDOW = ((0.0947, 0.1183, 0.0947), (0.1183, 0.1478, 0.1183), (0.0947, 0.1183, 0.0947))
-_C1, _C2 = 1e-4, 9e-4
 _WHOLLY_KNOWN = 0.999
 _SMALLEST_RANGE = 1e-12
 
@@ -69,27 +68,6 @@ def masked_mean(values: Tensor, valid: Tensor) -> Mean:
     """Sum and count of `values` where `valid`; both are broadcast to one shape. Elsewhere values get no gradient."""
     values, valid = torch.broadcast_tensors(values, valid)
     return Mean(torch.where(valid, values, torch.zeros_like(values)).sum(), valid.sum().to(values.dtype))
-
-
-def ssim_error(a: Tensor, b: Tensor) -> Tensor:
-    """Structural dissimilarity clamp(1 - SSIM, 0, 1)/2 per pixel and channel: [N, C, h, w] twice -> the same shape.
-
-    3x3 window of published_system 5.1 (sum 0.9998) over a border of zeros; variances are not clamped.
-    """
-    channels = a.shape[1]
-    window = a.new_tensor(_SSIM_WINDOW)
-    count = a.shape[0]
-    # The five local moments share one convolution.
-    stacked = torch.cat([a, b, a * a, b * b, a * b]).reshape(-1, 1, *a.shape[-2:])
-    moments = functional.conv2d(stacked, window[None, None], padding=1)
-    mean_a, mean_b, square_a, square_b, product = moments.reshape(5, count, channels, *a.shape[-2:])
-    variance_a, variance_b = square_a - mean_a * mean_a, square_b - mean_b * mean_b
-    covariance = product - mean_a * mean_b
-    similarity = ((2.0 * mean_a * mean_b + _C1) * (2.0 * covariance + _C2)) / (
-        (mean_a * mean_a + mean_b * mean_b + _C1) * (variance_a + variance_b + _C2)
-    )
-    error: Tensor = (1.0 - similarity).clamp(0.0, 1.0) / 2.0
-    return error
 
 
 def colour_error(rendered: Tensor, target: Tensor, criterion: Criterion = "l1+ssim") -> Tensor:

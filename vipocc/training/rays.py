@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vipocc.errors import ConfigError, DataError
 from vipocc.geometry.ndc import Convention, depth_factor, pixel_to_ndc, ray_directions
+from vipocc.geometry.projection import transform
 from vipocc.model.renderer import Rays
 
 PatchBounds: TypeAlias = Literal["inclusive", "exclusive"]
@@ -204,7 +205,7 @@ def patch_rays(
     of_patch, pose = intrinsics[sample, views], key_from_view[sample, views]
     coordinates = pixel_to_ndc(pixels.to(intrinsics.dtype), size, convention).flatten(2, 3)  # [B, P, s*s, 2]
     directions = ray_directions(of_patch.flatten(0, 1), coordinates.flatten(0, 1)).unflatten(0, (batch, patches))
-    directions = directions @ pose[..., :3, :3].transpose(-1, -2)
+    directions = transform(directions, pose[..., :3, :3])
     origins = pose[..., None, :3, 3].expand_as(directions)
     return Rays(origins=origins.reshape(batch, -1, 3), directions=directions.reshape(batch, -1, 3))
 
