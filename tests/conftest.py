@@ -4,11 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Set before torch is imported: tests use small tensors, which several threads only slow down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A deadline in wall-clock time fails on a busy machine and says nothing of the code.
+settings.register_profile("vipocc", deadline=None)
+settings.load_profile("vipocc")
 
 REPOSITORY = Path(__file__).parents[1]
 
