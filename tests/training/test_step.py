@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -395,3 +397,24 @@ def test_colour_augmentation_is_drawn_where_the_preset_asks_for_it(shared_world:
     for preset, asked in (("vipocc", False), ("bts", True), ("vipocc_kitti_raw", True)):
         config = configured(preset)
         assert ("colour_factors" in raw_batch(shared_world.workspace, config)) == asked
+
+
+@pytest.mark.parametrize("preset", ["bts", "pixelnerf", "ablations/depth", "ablations/residual_depth"])
+def test_models_of_presets_are_saved_and_loaded(preset: str, tmp_path: Path) -> None:
+    config = configured(preset, profile="official")
+    model = a_model(config).eval()
+    model.save_pretrained(tmp_path, configuration.as_dict(config))
+    loaded = ViPOcc.from_pretrained(tmp_path)
+    assert loaded.config == model.config
+    for (name, mine), (other, theirs) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
+        assert name == other
+        assert torch.equal(mine, theirs)
+
+
+def test_the_documentation_lists_every_preset() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    names = set(configuration.available())
+    rows = set(re.findall(r"^\| `([\w/]+)`", page, flags=re.MULTILINE))
+    rows |= set(re.findall(r"^\| [^|]+ \| `(ablations/\w+)`", page, flags=re.MULTILINE)) | {"demo"}
+    assert names <= rows
+    assert {name for name in rows if "/" in name} == {name for name in names if "/" in name}
