@@ -1,17 +1,23 @@
-"""Time Grounding DINO and SAM the published way against ours; prints one JSON object.
+"""Time Grounding DINO and SAM as published against ours, end to end and the networks alone; prints one JSON object.
 
-Published: the original packages, one image after another, float32, the text encoded anew for each image, SAM's square
-padded, all boxes of an image decoded and enlarged at full size. Ours: transformers, batched, bfloat16 on CUDA, the text
-encoded once, boxes of all images decoded together. Both take images uint8 of 192x640 from memory. The detector's time
-ends with its 900 boxes and their tokens' probabilities (random weights are sure of all of them, real ones of a few, so
-the choice among them is not timed), SAM's with masks of 192x640. Weights are random, of the published sizes (Swin-T,
-ViT-H) and made on the spot; eight given boxes an image are segmented, as random detectors find none worth segmenting.
+Published: the original packages, one image after another in float32 - read the PNG, the detector with the text encoded
+anew, SAM on its padded square, all boxes of the image enlarged at full size, write masks and boxes. Ours:
+`vipocc.stores.run` with the computer of `vipocc priors sam`, from frames.zarr to instances.zarr. Beside both: each of
+the two models from images in memory to results in memory, and each network alone, in the same configuration and batch,
+on inputs that lie on the device. Loading, trying batches out, and with --compile compiling, is no part of a rate.
+
+Weights are random, of the published sizes (Swin-T, ViT-H) and made on the spot. Random detectors find nothing worth
+segmenting and are sure of all 900 boxes: the detector's work ends with these and the probabilities of their words, and
+eight given boxes an image are segmented, the same both ways.
 
 The weights of both ways are the same, so the JSON also says how far ours are from the published results, in float32
-and in the arithmetic that was timed. Random weights make masks of noise, whose borders are everywhere: only float32
-with the square encoding can agree closely.
+and as timed. The detector is compared before it chooses its 900 queries among some ten thousand proposals: each query
+takes a trained vector by its rank, ranks of scores that differ by less than rounding are exchanged, and those rows of
+the answer then differ as a whole. Random weights make masks of noise, whose borders are everywhere: only float32 with
+the square encoding can agree closely.
 
-Usage: python benchmarks/grounded_sam.py [--device cuda] [--size full] [--encoding native] [--images 64] [--batch 16]
+Usage, under three minutes on an H100 (add --compile, or --encoding native):
+       python benchmarks/grounded_sam.py --device cuda --size full --images 192 --published 6
 """
 
 from __future__ import annotations
@@ -21,67 +27,122 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+import transformers
 
+from vipocc.priors.arithmetic import arithmetic
 from vipocc.priors.config import SamConfig
+from vipocc.priors.grounded_sam.computer import InstancesComputer
 from vipocc.priors.grounded_sam.conversion import folder_to_pth
 from vipocc.priors.grounded_sam.detector import GroundingDino
-from vipocc.priors.grounded_sam.preprocessing import masks_to_image_reference, segmenter_input, segmenter_size
+from vipocc.priors.grounded_sam.preprocessing import (
+    detector_input,
+    masks_to_image_reference,
+    segmenter_input,
+    segmenter_size,
+)
 from vipocc.priors.grounded_sam.records import Detections
 from vipocc.priors.grounded_sam.segmenter import Sam
+from vipocc.priors.store_specs import instances_spec
 from vipocc.priors.tiny import make_tiny_grounding_dino, make_tiny_sam
 from vipocc.priors.weights import quiet_transformers
+from vipocc.stores import (
+    ArraySpec,
+    LocalExecutor,
+    Store,
+    StoreReader,
+    StoreSpec,
+    requests_for,
+    row_refs,
+    run,
+)
 
+IMAGE = (192, 640)
 BOXES = 8
+GROUP = "drive/image_00"
 
 
-def per_second(function: Callable[[], Any], count: int, device: str, repeats: int = 3) -> float:
-    best = float("inf")
-    for _ in range(repeats + 1):  # the first call warms up and cannot be the best
-        if device == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        function()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return round(count / best, 3)
+# Inputs and weights ------------------------------------------------------------------------------------------------
 
 
-def make_weights(folder: Path, size: str) -> None:
-    """Write random weights of the published sizes; the tokenizer is the tiny one's, padded to BERT's vocabulary."""
+def make_images(count: int) -> np.ndarray:
+    """Pictures uint8 [count, 192, 640, 3] of coloured blocks."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, IMAGE[0] // 8, IMAGE[1] // 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+
+
+def make_boxes(count: int) -> list[Detections]:
+    """Eight boxes an image, from a tenth to two fifths of its sides."""
+    rng = np.random.default_rng(1)
+    low = rng.uniform(0, 0.6, (count, BOXES, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0.1, 0.4, low.shape)], -1) * np.tile(IMAGE[::-1], 2)
+    return [
+        Detections(some.astype(np.float32), np.ones(BOXES, np.float32), np.zeros(BOXES, np.int16)) for some in boxes
+    ]
+
+
+def make_weights(folder: Path, size: str, device: str) -> None:
+    """Write random weights of both layouts; the tokenizer is the tiny one's, padded to BERT's vocabulary."""
     make_tiny_grounding_dino(folder / "detector", width=256)
     if size == "tiny":
         make_tiny_sam(folder / "segmenter")
-        return
-    from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection, SamConfig, SamModel, SwinConfig
+    else:
+        torch.manual_seed(0)
+        for part, build in (("detector", _full_detector), ("segmenter", _full_segmenter)):
+            with quiet_transformers(), torch.device(device):
+                model = build()
+                for layer in model.modules():
+                    # As drawn by default signals fade, and the answer is a constant plus rounding.
+                    if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+                        convolved = isinstance(layer, torch.nn.ConvTranspose2d)
+                        fan_in = len(layer.weight) if convolved else layer.weight[0].numel()
+                        torch.nn.init.normal_(layer.weight, std=0.7 / fan_in**0.5)
+                model.cpu().save_pretrained(folder / part)
+    for part in ("detector", "segmenter"):
+        folder_to_pth(str(folder / part), folder / f"{part}.pth")
 
-    torch.manual_seed(0)
-    swin = SwinConfig(
+
+def _full_detector() -> Any:
+    swin = transformers.SwinConfig(
         embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7, image_size=224,
         out_indices=[2, 3, 4],
     )  # fmt: skip
+    return transformers.GroundingDinoForObjectDetection(transformers.GroundingDinoConfig(backbone_config=swin))
+
+
+def _full_segmenter() -> Any:
     vit = {
         "hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "mlp_dim": 5120,
         "global_attn_indexes": [7, 15, 23, 31],
     }  # fmt: skip
-    with quiet_transformers():
-        for part, model in (
-            ("detector", GroundingDinoForObjectDetection(GroundingDinoConfig(backbone_config=swin))),
-            ("segmenter", SamModel(SamConfig(vision_config=vit))),
-        ):
-            for layer in model.modules():
-                # As drawn by default signals fade, and the answer is a constant plus rounding.
-                if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d | torch.nn.ConvTranspose2d):
-                    convolved = isinstance(layer, torch.nn.ConvTranspose2d)
-                    fan_in = len(layer.weight) if convolved else layer.weight[0].numel()
-                    torch.nn.init.normal_(layer.weight, std=0.7 / fan_in**0.5)
-            model.save_pretrained(folder / part)
+    return transformers.SamModel(transformers.SamConfig(vision_config=vit))
+
+
+def write_frames(folder: Path, images: np.ndarray) -> None:
+    class Frames:
+        rows_per_call = 64
+
+        def open(self, device: str) -> None: ...
+
+        def close(self) -> None: ...
+
+        def compute(self, unit: Any, rows: Any) -> dict[str, np.ndarray]:
+            return {"rgb": images[np.asarray(rows)]}
+
+    array = ArraySpec("rgb", (*IMAGE, 3), "uint8", 0, ("y", "x", "channel"), "1", "image")
+    store = Store.create_or_open(folder / "frames.zarr", StoreSpec("frames", (array,)), folder)
+    store.ensure_group(GROUP, np.arange(len(images)))
+    run(store, requests_for(GROUP, range(len(images)), {"made": "up"}), Frames())
+
+
+# The published way -------------------------------------------------------------------------------------------------
 
 
 class PublishedText(torch.nn.Module):
@@ -98,133 +159,315 @@ class PublishedText(torch.nn.Module):
         return self.features(input_ids)
 
 
-def time_detectors(published: SamConfig, ours: SamConfig, images: np.ndarray, few: int, options: Any) -> dict[str, Any]:
-    device = options.device
-    slow = GroundingDino(published, device)
-    restore_text(slow, device)
-    singles = [images[k : k + 1] for k in range(few)]
-    result = {
-        "published_detector_per_s": per_second(
-            lambda: [slow.infer(single) for single in singles], few, device, options.repeats
-        )
-    }
-    probabilities, boxes = slow.infer(singles[0])
-    exact = GroundingDino(ours.model_copy(update={"dtype": "float32"}), device).infer(singles[0])
-    result["detector_difference_float32"] = {
-        "probabilities": float(np.abs(probabilities - exact[0]).max()),
-        "boxes": float(np.abs(boxes - exact[1]).max()),
-    }
-    fast = GroundingDino(ours, device)
-    if options.compile:
-        fast.network.model = torch.compile(fast.network.model)  # type: ignore[attr-defined]
-    batches = [images[start : start + options.batch] for start in range(0, len(images), options.batch)]
-    result["detector_per_s"] = per_second(
-        lambda: [fast.infer(batch) for batch in batches], len(images), device, options.repeats
+def restore_text(detector: GroundingDino) -> None:
+    model: Any = detector.network.model  # type: ignore[attr-defined]
+    width = model.bert.features.shape[-1]
+    config = transformers.BertConfig(
+        hidden_size=width,
+        num_attention_heads=width // 64,
+        intermediate_size=4 * width,
+        num_hidden_layers=12 if width == 768 else 1,
     )
-    result["detector_ratio"] = round(result["detector_per_s"] / result["published_detector_per_s"], 2)
-    return result
+    model.bert = PublishedText(transformers.BertModel(config).eval().to(detector.device), model.bert)
 
 
-def time_segmenters(
-    published: SamConfig, ours: SamConfig, images: np.ndarray, boxes: np.ndarray, few: int, options: Any
-) -> dict[str, Any]:
-    device, (height, width) = options.device, images.shape[1:3]
-    found = [Detections(each, np.ones(BOXES, np.float32), np.zeros(BOXES, np.int16)) for each in boxes]
-    slow = Sam(published, device)
-    inside = segmenter_size(height, width, slow.side)
-    factor = np.array([inside[1] / width, inside[0] / height] * 2)
+class Published:
+    """Both models, and the seconds that each of the three parts of the work took."""
 
-    def one_by_one() -> list[np.ndarray]:
-        masks = []
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            for image, some in zip(images[:few], boxes, strict=False):
-                embedding = slow.network.encode(segmenter_input(image[None], slow.side, device=device))
-                scaled = torch.from_numpy((some * factor).astype(np.float32)).to(device)
-                owners = torch.zeros(len(some), dtype=torch.long, device=device)
-                logits = slow.network.decode(embedding, owners, scaled)
-                masks.append(masks_to_image_reference(logits, height, width, slow.side).cpu().numpy())
+    def __init__(self, config: SamConfig, device: str, folder: Path) -> None:
+        self.detector, self.segmenter = GroundingDino(config, device), Sam(config, device)
+        restore_text(self.detector)
+        self.folder = folder
+        self.seconds = {"detector": 0.0, "segmenter": 0.0, "end_to_end": 0.0}
+        inside = segmenter_size(*IMAGE, self.segmenter.side)
+        self.factor = np.array([inside[1] / IMAGE[1], inside[0] / IMAGE[0]] * 2)
+
+    def __call__(self, files: Sequence[Path], found: Sequence[Detections]) -> list[np.ndarray]:
+        """Return the masks of some images, done one after another."""
+        return [self._one(file, some) for file, some in zip(files, found, strict=True)]
+
+    def _one(self, file: Path, found: Detections) -> np.ndarray:
+        device = self.segmenter.device
+        with self._timed("end_to_end"):
+            image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+            with self._timed("detector"):
+                boxes = self.detector.infer(image[None])[1]
+            with self._timed("segmenter"), torch.inference_mode(), arithmetic(device, "float32"):
+                network = self.segmenter.network
+                embedding = network.encode(segmenter_input(image[None], self.segmenter.side, device=device))
+                scaled = torch.from_numpy((found.boxes * self.factor).astype(np.float32)).to(device)
+                owners = torch.zeros(len(scaled), dtype=torch.long, device=device)
+                logits = network.decode(embedding, owners, scaled)
+                masks = np.asarray(masks_to_image_reference(logits, *IMAGE, self.segmenter.side).cpu().numpy())
+            np.savez(self.folder / file.stem, masks=masks, boxes=boxes)
         return masks
 
-    result: dict[str, Any] = {
-        "published_segmenter_per_s": per_second(one_by_one, few, device, options.repeats),
-        "mask_iou": {},
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        wait(self.segmenter.device)
+        start = time.perf_counter()
+        yield
+        wait(self.segmenter.device)
+        self.seconds[part] += time.perf_counter() - start
+
+    def rates(self, files: Sequence[Path], found: Sequence[Detections]) -> dict[str, float]:
+        """Return images a second of each part, after one image to warm up."""
+        self(files[:1], found[:1])
+        self.seconds = dict.fromkeys(self.seconds, 0.0)
+        self(files, found)
+        return {part: len(files) / seconds for part, seconds in self.seconds.items()}
+
+
+# Ours --------------------------------------------------------------------------------------------------------------
+
+
+class GivenBoxes(InstancesComputer):
+    """The computer of `vipocc priors sam`; in the place of the boxes that its detector would choose, some are given.
+
+    It is opened beforehand: loading, trying batches out and compiling are no part of the rate.
+    """
+
+    def __init__(self, config: SamConfig, frames: Path, found: Sequence[Detections], device: str) -> None:
+        super().__init__(frames=frames, config=config)
+        self.found = found
+        super().open(device)
+
+    def open(self, device: str) -> None: ...
+
+    def close(self) -> None: ...
+
+    @property
+    def models(self) -> tuple[GroundingDino, Sam]:
+        return self._open_models()
+
+    def infer(self, unit: Any, rows: Sequence[int], images: np.ndarray) -> Any:
+        detector, segmenter = self.models
+        find(detector, images)
+        given = [self.found[row] for row in rows]
+        return given, segmenter(images, given)
+
+
+def find(detector: GroundingDino, images: np.ndarray) -> None:
+    """Run the detector on images in its batches, up to the 900 boxes of each."""
+    for _ in detector.batch.split(len(images), lambda start, stop: detector.infer(images[start:stop])):
+        pass
+
+
+def end_to_end(computer: GivenBoxes, folder: Path, count: int, device: str) -> float:
+    """Return images a second from frames.zarr to instances.zarr."""
+    store = Store.create_or_open(
+        folder / "instances.zarr", instances_spec("benchmark", IMAGE, computer.config.classes), folder
+    )
+    store.ensure_group(GROUP, np.arange(count))
+    refs = {row: [ref] for row, ref in row_refs(StoreReader(folder / "frames.zarr"), GROUP, range(count)).items()}
+    requests = requests_for(GROUP, range(count), {"model": "random"}, refs)
+    done = run(store, requests, computer, LocalExecutor((device,)))
+    assert done.rows == count
+    return count / done.seconds
+
+
+def detector_alone(detector: GroundingDino, images: np.ndarray) -> Callable[[], object]:
+    config = detector.config
+    pixels = detector_input(images, config.shortest_side, config.longest_side, detector.device)
+
+    def call() -> None:
+        with torch.inference_mode(), arithmetic(detector.device, config.dtype):
+            detector.network(pixels)
+
+    return call
+
+
+def segmenter_alone(segmenter: Sam, images: np.ndarray, found: Sequence[Detections]) -> Callable[[], object]:
+    network, device, config = segmenter.network, segmenter.device, segmenter.config
+    pixels = segmenter_input(images, segmenter.side, encoding=config.encoding, patch=network.patch, device=device)
+    inside = segmenter_size(*IMAGE, segmenter.side)
+    factor = np.array([inside[1] / IMAGE[1], inside[0] / IMAGE[0]] * 2)
+    boxes = torch.from_numpy(np.concatenate([some.boxes for some in found]) * factor).float().to(device)
+    owners = torch.arange(len(images), device=device).repeat_interleave(BOXES)
+
+    def call() -> None:
+        with torch.inference_mode(), arithmetic(device, config.dtype):
+            embeddings = network.encode(pixels)
+            for some, whose in zip(boxes.split(config.boxes_at_once), owners.split(config.boxes_at_once), strict=True):
+                network.decode(embeddings, whose, some)
+
+    return call
+
+
+def per_second(function: Callable[[], object], images: int, device: torch.device, seconds: float) -> float:
+    """Return images a second of a call on some images, called once to warm up and then for about `seconds`."""
+    function()
+    wait(device)
+    start, calls = time.perf_counter(), 0
+    while calls == 0 or time.perf_counter() - start < seconds:
+        function()
+        calls += 1
+        wait(device)
+    return calls * images / (time.perf_counter() - start)
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+# How far ours are from the published results -----------------------------------------------------------------------
+
+
+def scores(detector: GroundingDino, pixels: torch.Tensor) -> torch.Tensor:
+    """Return the logits [N, T] of all proposals of one image, before any is chosen."""
+    model: Any = detector.network.model  # type: ignore[attr-defined]
+    official = hasattr(model, "transformer")
+    head = model.transformer.enc_out_class_embed if official else model.model.encoder_output_class_embed
+    seen: list[torch.Tensor] = []
+    hook = head.register_forward_hook(lambda _, __, output: seen.append(output))
+    with torch.inference_mode(), arithmetic(detector.device, detector.config.dtype):
+        detector.network(pixels)
+    hook.remove()
+    return seen[0][0, :, : len(detector.prompt.input_ids)].float()
+
+
+def detector_difference(expected: torch.Tensor, found: torch.Tensor) -> dict[str, float]:
+    best = [some.max(-1).values for some in (expected, found)]
+    count = min(900, len(best[0]))
+    ranked = [some.topk(count) for some in best]
+    values = ranked[0].values
+    return {
+        "logits_of_proposals": float((expected - found).abs().max()),
+        "spread_of_logits": float(expected.std()),
+        "smallest_step_between_chosen": float((values[:-1] - values[1:]).min()),
+        "of_chosen_at_another_rank": int((ranked[0].indices != ranked[1].indices).sum()),
     }
-    reference = one_by_one()
-    for name, config in (("float32", ours.model_copy(update={"dtype": "float32"})), ("timed", ours)):
-        fast = Sam(config, device)
-        got = fast(images[:few], found[:few])
-        result["mask_iou"][name] = round(
-            float(np.mean([(a & b).sum() / max((a | b).sum(), 1) for a, b in zip(got, reference, strict=True)])), 5
-        )
-    if options.compile:
-        fast.network.model.vision_encoder = torch.compile(fast.network.model.vision_encoder)  # type: ignore[attr-defined]
-    result["segmenter_per_s"] = per_second(lambda: fast(images, found), len(images), device, options.repeats)
-    result["segmenter_ratio"] = round(result["segmenter_per_s"] / result["published_segmenter_per_s"], 2)
-    return result
+
+
+def mask_iou(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
+    pairs = zip(expected, found, strict=True)
+    return round(float(np.mean([(a & b).sum() / max((a | b).sum(), 1) for a, b in pairs])), 5)
+
+
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", default="tiny", choices=["tiny", "full"])
     parser.add_argument("--encoding", default="square", choices=["square", "native"])
-    parser.add_argument("--images", default=8, type=int)
-    parser.add_argument("--published-images", default=4, type=int)
-    parser.add_argument("--batch", default=4, type=int)
-    parser.add_argument("--repeats", default=2, type=int)
-    parser.add_argument("--compile", action="store_true", help="compile the detector and SAM's encoder")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of ours [default: bfloat16 on CUDA]")
+    parser.add_argument("--compile", action="store_true", help="compile SAM's encoder (CUDA)")
+    parser.add_argument("--batch-size", default="auto")
+    parser.add_argument("--images", default=8, type=int, help="of our way")
+    parser.add_argument("--published", default=2, type=int, help="images of the published way, after one to warm up")
+    parser.add_argument("--seconds", type=float, help="of each measurement from memory [default: 5 on CUDA, 0 else]")
     parser.add_argument("--weights", type=Path, help="keep the weights here, and take them from here if they are there")
-    parser.add_argument("--only", choices=["detector", "segmenter"])
     options = parser.parse_args()
-    device, dtype = options.device, "bfloat16" if options.device == "cuda" else "float32"
-    few = min(options.published_images, options.images)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (options.images, 24, 80, 3), np.uint8).repeat(8, 1).repeat(8, 2)
-    low = rng.uniform(0, 0.6, (options.images, BOXES, 2))
-    high = low + rng.uniform(0.1, 0.4, low.shape)
-    boxes = (np.concatenate([low, high], -1) * [640, 192, 640, 192]).astype(np.float32)
-
+    cuda = options.device.startswith("cuda")
+    options.dtype = options.dtype or ("bfloat16" if cuda else "float32")
+    options.seconds = options.seconds if options.seconds is not None else (5.0 if cuda else 0.0)
     with tempfile.TemporaryDirectory() as name:
-        folder = options.weights or Path(name)
-        if not (folder / "segmenter.pth").exists():
-            make_weights(folder, options.size)
-            for part in ("detector", "segmenter"):
-                folder_to_pth(str(folder / part), folder / f"{part}.pth")
-        published = SamConfig(
-            detector=str(folder / "detector.pth"), segmenter=str(folder / "segmenter.pth"),
-            tokenizer=str(folder / "detector"), batch_size=1,
-        )  # fmt: skip
-        ours = SamConfig(
-            detector=str(folder / "detector"), segmenter=str(folder / "segmenter"), batch_size=options.batch,
-            dtype=dtype, encoding=options.encoding, boxes_at_once=options.batch * BOXES,
-        )  # fmt: skip
-        result: dict[str, Any] = {
-            "benchmark": "grounded_sam",
-            "machine": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
-            "size": options.size,
-            "image_size": list(images.shape[1:3]),
-            "boxes": BOXES,
-            "batch": options.batch,
-            "dtype": dtype,
-            "encoding": options.encoding,
-            "compiled": options.compile,
-        }
-        if options.only != "segmenter":
-            result |= time_detectors(published, ours, images, few, options)
-        if options.only != "detector":
-            result |= time_segmenters(published, ours, images, boxes, few, options)
-    print(json.dumps(result))
+        print(json.dumps(measure(options, Path(name), cuda), indent=1))
 
 
-def restore_text(detector: GroundingDino, device: str) -> None:
-    from transformers import BertConfig, BertModel
+def measure(options: argparse.Namespace, folder: Path, cuda: bool) -> dict[str, Any]:
+    begun = time.perf_counter()
+    weights = options.weights or folder / "weights"
+    if not (weights / "segmenter.pth").exists():
+        make_weights(weights, options.size, options.device)
+    images, found = make_images(options.images), make_boxes(max(options.images, options.published))
+    write_frames(folder, images)
+    files = [folder / f"{k:04}.png" for k in range(options.published)]
+    for file, image in zip(files, np.resize(images, (len(files), *images.shape[1:])), strict=True):
+        cv2.imwrite(str(file), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    prepared = time.perf_counter()
 
-    model: Any = detector.network.model  # type: ignore[attr-defined]
-    features = model.bert
-    width = features.features.shape[-1]
-    config = BertConfig(hidden_size=width, num_attention_heads=width // 64, intermediate_size=4 * width)
-    config.num_hidden_layers = 12 if width == 768 else 1
-    model.bert = PublishedText(BertModel(config).eval().to(device), features)
+    slow = Published(
+        SamConfig(
+            detector=str(weights / "detector.pth"), segmenter=str(weights / "segmenter.pth"),
+            tokenizer=str(weights / "detector"), batch_size=1,
+        ),
+        options.device, folder,
+    )  # fmt: skip
+    published = slow.rates(files, found[: len(files)])
+    expected = slow(files, found[: len(files)])
+    pixels = detector_input(images[:1], device=options.device)
+    proposals = scores(slow.detector, pixels)
+    del slow
+    published_done = time.perf_counter()
+
+    batch_size = options.batch_size if options.batch_size == "auto" else int(options.batch_size)
+    config = SamConfig(
+        detector=str(weights / "detector"), segmenter=str(weights / "segmenter"), batch_size=batch_size,
+        dtype=options.dtype, encoding=options.encoding, boxes_at_once=128, compiled=options.compile,
+    )  # fmt: skip
+    exact = config.model_copy(update={"dtype": "float32", "compiled": False, "batch_size": 1})
+    few = np.resize(images, (len(files), *images.shape[1:]))
+    detector_differs = {"float32": detector_difference(proposals, scores(GroundingDino(exact, options.device), pixels))}
+    iou = {"float32": mask_iou(expected, Sam(exact, options.device)(few, found[: len(few)]))}
+    computer = GivenBoxes(config, folder / "frames.zarr", found, options.device)
+    detector, segmenter = computer.models
+    detector(images[:64])  # the batches are tried out, and SAM's encoder compiled
+    segmenter(images[:64], found[: min(64, len(images))])
+    sizes = {"detector": detector.batch.size, "segmenter": segmenter.batch.size}
+    detector_differs["as_timed"] = detector_difference(proposals, scores(detector, pixels))
+    iou["as_timed"] = mask_iou(expected, segmenter(few, found[: len(few)]))
+
+    def rate(function: Callable[[], object], count: int) -> float:
+        return per_second(function, count, detector.device, options.seconds)
+
+    def batch_of(part: str) -> np.ndarray:
+        return np.resize(images, (sizes[part], *images.shape[1:]))
+
+    many, full = images[:64], batch_of("segmenter")
+    boxes = [found[k % len(found)] for k in range(max(len(many), len(full)))]
+    result: dict[str, dict[str, Any]] = {
+        "detector": rates(
+            published["detector"],
+            rate(lambda: find(detector, many), len(many)),
+            rate(detector_alone(detector, batch_of("detector")), sizes["detector"]),
+        ),
+        "segmenter": rates(
+            published["segmenter"],
+            rate(lambda: segmenter(many, boxes[: len(many)]), len(many)),
+            rate(segmenter_alone(segmenter, full, boxes[: len(full)]), len(full)),
+        ),
+    }
+    alone = [result[part]["network_alone_img_s"] for part in ("detector", "segmenter")]
+    whole = end_to_end(computer, folder, len(images), options.device)
+    result["end_to_end"] = rates(published["end_to_end"], whole, 1 / sum(1 / each for each in alone))
+    result["detector"]["against_published"] = detector_differs
+    result["segmenter"]["mask_iou_against_published"] = iou
+    return {
+        "benchmark": "grounded_sam",
+        "machine": torch.cuda.get_device_name() if cuda else f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "weights": f"random, size {options.size}",
+        "image": "x".join(map(str, IMAGE)),
+        "boxes_per_image": BOXES,
+        "dtype": config.dtype,
+        "compiled": config.compiled,
+        "batch_size": sizes,
+        "encoding": config.encoding,
+        "images": len(images),
+        "published_images": len(files),
+        **result,
+        "peak_memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
+        "seconds": {
+            "weights_and_frames": round(prepared - begun, 1),
+            "published": round(published_done - prepared, 1),
+            "ours": round(time.perf_counter() - published_done, 1),
+        },
+    }
+
+
+def rates(published: float, ours: float, alone: float) -> dict[str, Any]:
+    return {
+        "published_img_s": round(published, 3),
+        "ours_img_s": round(ours, 3),
+        "network_alone_img_s": round(alone, 3),
+        "ours_over_published": round(ours / published, 2),
+        "ours_over_network_alone": round(ours / alone, 3),
+    }
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from vipocc.errors import CheckpointError
+from vipocc.errors import CheckpointError, DeviceError
 from vipocc.priors.arithmetic import arithmetic
 from vipocc.priors.config import SamConfig
+from vipocc.priors.grounded_sam.attention import fused_attention
 from vipocc.priors.grounded_sam.conversion import folder_to_pth, pth_to_folder
 from vipocc.priors.grounded_sam.detector import GroundingDino
 from vipocc.priors.grounded_sam.engines import detector_weights, segmenter_weights
 from vipocc.priors.grounded_sam.original_dino import OriginalDino
+from vipocc.priors.grounded_sam.original_sam import OriginalSam
 from vipocc.priors.grounded_sam.preprocessing import detector_input, segmenter_input
 from vipocc.priors.grounded_sam.provenance import instances_fingerprint
 from vipocc.priors.grounded_sam.records import Detections, pack
@@ -383,8 +386,6 @@ def whole_image_attention(network: Any) -> Any:
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("size", [(4, 4), (8, 8)])
 def test_fused_attention_is_attention(made: Make, layer: int, size: tuple[int, int]) -> None:
-    from vipocc.priors.grounded_sam.attention import fused_attention
-
     attention = Sam(made()).network.model.vision_encoder.layers[layer].attn  # type: ignore[attr-defined]
     hidden = torch.randn(3, *size, 24, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -414,6 +415,60 @@ def test_the_effect_of_native_encoding_is_measured_and_alike_in_both_engines(mad
         assert overlap(masks["sam", encoding], masks["sam.pth", encoding]) >= 0.999
     # Random weights attend to the padding as much as to the image: here the effect is as large as it can be.
     assert 0.3 < overlap(masks["sam", "square"], masks["sam", "native"]) < 0.99
+
+
+@pytest.mark.parametrize("name", ["sam", "sam.pth"])
+@pytest.mark.parametrize("encoding", ["square", "native"])
+def test_a_compiled_encoder_gives_the_same_masks(
+    made: Make, images: np.ndarray, monkeypatch: pytest.MonkeyPatch, name: str, encoding: str
+) -> None:
+    """Traced, as the command refuses to on the CPU; batches are filled up, so that one size is compiled for."""
+    engine = {"sam": TransformersSam, "sam.pth": OriginalSam}[name]
+    config = made("dino", name, batch_size=2, encoding=encoding)
+    found = [Detections(np.array([[20, 20, 90, 80]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int16))] * 3
+    plain = Sam(config)(images, found)
+    monkeypatch.setattr("vipocc.priors.grounded_sam.segmenter.check_compiled", lambda compiled, device: None)
+    monkeypatch.setattr(engine, "compile_encoder", partialmethod(engine.compile_encoder, backend="aot_eager"))
+    sam = Sam(config.model_copy(update={"compiled": True}))
+    sizes = []
+    encode = sam.network.encode
+
+    def counted(pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        return encode(pixels)
+
+    monkeypatch.setattr(sam.network, "encode", counted)
+    masks = sam(images, found)
+    assert sizes == [2, 2]
+    for one, other in zip(masks, plain, strict=True):
+        assert 0.02 < one.mean() < 0.98
+        assert (one & other).sum() / (one | other).sum() >= 0.999
+    layers = sam.network.model.vision_encoder.layers if name == "sam" else sam.network.model.image_encoder.blocks  # type: ignore[attr-defined]
+    assert all(layer._compiled_call_impl is not None for layer in layers)
+
+
+def test_fused_attention_can_be_compiled_whole(made: Make) -> None:
+    attention = Sam(made()).network.model.vision_encoder.layers[1].attn  # type: ignore[attr-defined]
+    hidden = torch.randn(2, 8, 8, 24, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        compiled = torch.compile(fused_attention, fullgraph=True, dynamic=False, backend="aot_eager")
+        torch.testing.assert_close(compiled(attention, hidden), fused_attention(attention, hidden))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["sam", "sam.pth"])
+def test_a_compiled_encoder_is_close_on_cuda(made: Make, images: np.ndarray, name: str) -> None:
+    found = [Detections(np.array([[20, 20, 90, 80]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int16))] * 3
+    plain, compiled = (
+        np.stack(Sam(made("dino", name, batch_size=2, compiled=choice), "cuda")(images, found))
+        for choice in (False, True)
+    )
+    assert (plain & compiled).sum() / (plain | compiled).sum() >= 0.999
+
+
+def test_compiling_needs_cuda(made: Make) -> None:
+    with pytest.raises(DeviceError, match="compiling needs a CUDA device"):
+        Sam(made(compiled=True))
 
 
 @pytest.mark.slow

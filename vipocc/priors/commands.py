@@ -169,12 +169,13 @@ def depth(app: App, /, **options: Any) -> None:
     "--cameras", type=click.Choice(["perspective", "all"]), default="perspective", show_default=True,
     help="Whether fisheyes are segmented too.",
 )  # fmt: skip
+@click.option("--compile", "compiled", is_flag=True, default=None, help="Compile SAM's encoder first (CUDA).")
 @_device_options("instances")
 @workspace_options
 @pass_app
 def sam(app: App, /, **options: Any) -> None:
     """Instances by Grounding DINO and SAM, and the anchors drawn from them."""
-    more = ("detector", "segmenter", "engine", "tokenizer", "encoding")
+    more = ("detector", "segmenter", "engine", "tokenizer", "encoding", "compiled")
     app = _with_options(app, "instances", options, {name: options.pop(name) for name in more})
     _stage(app, ("instances", "anchors"), options)
 

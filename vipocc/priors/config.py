@@ -130,6 +130,9 @@ class SamConfig(Schema):
     memory runs out, 4 on the CPU."""
     boxes_at_once: Count = 64
     """Boxes that SAM's decoder takes at once; bounds memory, changes nothing."""
+    compiled: bool = False
+    """Whether SAM's encoder, most of the work, is compiled first (torch.compile): some start-up time, then faster;
+    CUDA only."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the networks; bfloat16 needs CUDA."""
 

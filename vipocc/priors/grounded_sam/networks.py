@@ -42,6 +42,10 @@ class SegmenterNetwork(Protocol):
         """Return embeddings [B, C, h / patch, w / patch] of images [B, 3, h, w], h and w at most `side`."""
         ...
 
+    def compile_encoder(self, backend: str = "inductor") -> None:
+        """Have the encoder's layers compiled when they are called next, for the size of batch they are called with."""
+        ...
+
     def decode(self, embeddings: torch.Tensor, owners: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """Return mask logits [K, 4 h / patch, 4 w / patch], one for each box.
 

@@ -41,6 +41,11 @@ class OriginalSam(nn.Module):
         embeddings: torch.Tensor = self.model.image_encoder(pixels)
         return embeddings
 
+    def compile_encoder(self, backend: str = "inductor") -> None:
+        """See `networks.SegmenterNetwork`."""
+        for block in self.model.image_encoder.blocks:
+            block.compile(dynamic=False, backend=backend)
+
     def decode(self, embeddings: torch.Tensor, owners: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """See `networks.SegmenterNetwork`. The package's decoder takes the boxes of one image at once."""
         rows, columns = embeddings.shape[2:]

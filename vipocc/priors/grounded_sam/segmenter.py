@@ -15,7 +15,7 @@ from vipocc.errors import NonFiniteError
 from vipocc.priors.arithmetic import arithmetic
 from vipocc.priors.batching import BatchSize
 from vipocc.priors.config import SamConfig
-from vipocc.priors.devices import check_dtype
+from vipocc.priors.devices import check_compiled, check_dtype
 from vipocc.priors.grounded_sam.engines import load_segmenter
 from vipocc.priors.grounded_sam.networks import SegmenterNetwork
 from vipocc.priors.grounded_sam.preprocessing import masks_to_image, segmenter_input, segmenter_size
@@ -42,15 +42,17 @@ class Sam:
 
         Raises:
             CheckpointError: no such model, or a damaged or incomplete one.
-            DeviceError: bfloat16 without CUDA.
+            DeviceError: bfloat16 or compiling without CUDA.
         """
         check_dtype(config.dtype, device)
+        check_compiled(config.compiled, device)
         self.config, self.device = config, torch.device(device)
         self.network: SegmenterNetwork = load_segmenter(config)
         if isinstance(self.network, nn.Module):
             self.network.to(self.device)
         self.side = self.network.side
         self.batch = BatchSize(config.batch_size, self.device)
+        self._compiled = False
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8], detections: Sequence[Detections]) -> list[NDArray[np.bool_]]:
@@ -74,6 +76,9 @@ class Sam:
         self.batch.find(
             lambda count: segment([wanted[k % len(wanted)] for k in range(count)]), LARGEST[self.config.dtype]
         )
+        if self.config.compiled and not self._compiled:
+            self.network.compile_encoder()
+            self._compiled = True
         parts = self.batch.split(len(wanted), lambda start, stop: segment(wanted[start:stop]))
         for index, mask in zip(wanted, chain.from_iterable(parts), strict=True):
             masks[index] = mask
@@ -83,8 +88,15 @@ class Sam:
         """Return the masks of each image of one batch, each with a box at least."""
         counts = [len(some) for some in boxes]
         with arithmetic(self.device, self.config.dtype):
-            together = self._decode(self.network.encode(self._pixels(images)), counts, boxes, images)
+            embeddings = self.network.encode(self._pixels(self._filled(images)))[: len(images)]
+            together = self._decode(embeddings, counts, boxes, images)
         return np.split(together, np.cumsum(counts)[:-1])
+
+    def _filled(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a batch filled up with images of its own once the encoder is compiled, which is for one size."""
+        if not self._compiled:
+            return images
+        return images[np.arange(max(self.batch.size, len(images))) % len(images)]
 
     def _pixels(self, images: NDArray[np.uint8]) -> torch.Tensor:
         return segmenter_input(

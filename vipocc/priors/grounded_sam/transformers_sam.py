@@ -34,6 +34,11 @@ class TransformersSam(nn.Module):
         embeddings: torch.Tensor = self.model.vision_encoder(pixels).last_hidden_state
         return embeddings
 
+    def compile_encoder(self, backend: str = "inductor") -> None:
+        """See `networks.SegmenterNetwork`. Layer by layer: all of a kind are one piece of code."""
+        for layer in self.model.vision_encoder.layers:
+            layer.compile(dynamic=False, backend=backend)
+
     def decode(self, embeddings: torch.Tensor, owners: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """See `networks.SegmenterNetwork`. Each box is an image of its own to the decoder: no box waits for another."""
         rows, columns = embeddings.shape[2:]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vipocc.priors.config import SamConfig
-from vipocc.priors.devices import check_dtype
+from vipocc.priors.devices import check_compiled, check_dtype
 from vipocc.priors.job import PriorComputer
 from vipocc.priors.sources.base import InstanceSource
 
@@ -26,8 +26,9 @@ class GroundedSam(InstanceSource):
         return instances_fingerprint(self.options)
 
     def check_device(self, device: str) -> None:
-        """Raise `DeviceError` for bfloat16 without CUDA."""
+        """Raise `DeviceError` for bfloat16 or compiling without CUDA."""
         check_dtype(self.options.dtype, device)
+        check_compiled(self.options.compiled, device)
 
     def summary(self) -> str:
         """Return both models and what runs them: the engines may differ."""
