@@ -269,7 +269,7 @@ def losses_on_first_epoch(model: ViPOcc, samples: TrainingSamples, config: Any) 
     """Return the losses of the batches of the first epoch: the same images, views, rays and samples at every call."""
     training = config.training
     batches = RunBatches(0, len(samples.table), training.batch_size)
-    stream = load_batches(samples, batches, workers=0, prefetch=1, pinned=False)
+    stream = load_batches(samples, batches, workers=0, prefetch=1)
     model.train()
     found = []
     for step, raw in enumerate(stream):

@@ -25,7 +25,7 @@ Raw = dict[str, Tensor]
 def raw(shared_world: TinyWorld) -> Raw:
     """Four samples as they are read."""
     samples = open_samples(shared_world)
-    found = next(iter(load_batches(samples, RunBatches(0, 4, 4), workers=0, prefetch=1, pinned=False)))
+    found = next(iter(load_batches(samples, RunBatches(0, 4, 4), workers=0, prefetch=1)))
     return {name: values.clone() for name, values in found.items()}
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -116,20 +115,6 @@ def test_the_hosts_waiting_is_counted() -> None:
         list(stream)
         assert 0.2 < stream.waited() < 5
         assert stream.waited() == 0
-
-
-def test_packed_tensors_lie_in_one_memory() -> None:
-    shapes: dict[str, Any] = {"a": ((3,), torch.uint8), "b": ((2, 5), torch.float32), "c": ((), torch.bool)}
-    for shared in (False, True):
-        packed = Packed.allocate(shapes, shared=shared)
-        assert packed.memory.is_shared() == shared
-        tensors = packed.tensors()
-        assert {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()} == shapes
-        for number, value in enumerate(tensors.values(), 1):
-            value.fill_(number)
-        again = packed.to(torch.device("cpu")).tensors()
-        assert [float(value.double().mean()) for value in again.values()] == [1, 2, 1]
-        assert len({value.untyped_storage().data_ptr() for value in tensors.values()}) == 1
 
 
 @pytest.mark.gpu

@@ -9,10 +9,10 @@ from torch.utils.data import default_collate
 
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.views import sample_views
-from vipocc.errors import ConfigError, DataError, MissingInputError
+from vipocc.errors import DataError, MissingInputError
 from vipocc.training.inputs import training_inputs
-from vipocc.training.samples import Share, TrainingSamples, epoch_order, sample_table
-from vipocc.training.stream import RunBatches, load_batches
+from vipocc.training.samples import TrainingSamples, epoch_order, sample_table
+from vipocc.training.stream import RunBatches
 
 
 def open_samples(world: TinyWorld, *overrides: str) -> TrainingSamples:
@@ -134,33 +134,6 @@ def test_orders_of_epochs_are_permutations_that_differ() -> None:
     assert len({tuple(order) for order in orders}) == 3
 
 
-def test_batches_fill_up_and_resume_at_a_position() -> None:
-    assert list(RunBatches(0, 7, 3)) == [Share(range(first, first + 3), first) for first in (0, 3, 6)]
-    assert list(RunBatches(3, 7, 3)) == [Share(range(first, first + 3), first) for first in (3, 6)]
-    assert len(RunBatches(3, 7, 3)) == 2
-
-
-def test_processes_and_parts_share_the_batches_of_one() -> None:
-    alone = list(RunBatches(8, 40, 12))
-    assert [share.first for share in alone] == [8, 20, 32]
-    for world in (1, 2, 3):
-        for parts in (1, 2):
-            shares = [RunBatches(8, 40, 12, rank=rank, world=world, parts=parts) for rank in range(world)]
-            assert all(len(list(share)) == len(share) == 3 * parts for share in shares)
-            assert all(share.steps == 3 for share in shares)
-            for step, whole in enumerate(alone):
-                read = [part for share in shares for part in list(share)[step * parts : (step + 1) * parts]]
-                assert [position for part in read for position in part.positions] == list(whole.positions)
-                assert {part.first for part in read} == {whole.first}
-
-
-def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"batch of 8 .* by 3 processes; set -o training.batch_size=6 or 9"):
-        RunBatches(0, 8, 8, world=3)
-    with pytest.raises(ConfigError, match=r"by 2 processes and 2 parts in each; set -o training.batch_size=4$"):
-        RunBatches(0, 8, 3, world=2, parts=2)
-
-
 PLAIN = ("training.sampler=uniform", "training.depth_sampler=uniform")
 
 
@@ -190,30 +163,6 @@ def test_shared_patches_are_those_of_the_global_batchs_first_sample(shared_world
             own = samples[share.positions[position]]
             assert np.array_equal(batch["images"][position], own["images"])
             assert int(batch["index"][position]) == int(own["index"])
-
-
-@pytest.mark.slow
-def test_workers_read_the_same_batches(shared_world: TinyWorld) -> None:
-    samples = open_samples(shared_world)
-    batches = RunBatches(0, 6, 2)
-    here = list(load_batches(samples, batches, workers=0, prefetch=1, pinned=False))
-    there = list(load_batches(samples, batches, workers=2, prefetch=1, pinned=False))
-    assert len(here) == len(there) == 3
-    for a, b in zip(here, there, strict=True):
-        assert a.keys() == b.keys()
-        assert all(torch.equal(a[name].nan_to_num(), b[name].nan_to_num()) for name in a)
-
-
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_errors_of_samples_are_raised_as_themselves(world: TinyWorld, workers: int) -> None:
-    batches = RunBatches(0, 6, 2)
-    for shard in (world.workspace.store("frames") / SEQUENCE / "image_00" / "rgb").glob("c/**/*"):
-        if shard.is_file():
-            shard.write_bytes(b"altered")
-    with pytest.raises(Exception, match="truncated or altered") as error:
-        list(load_batches(open_samples(world), batches, workers=workers, prefetch=1, pinned=False))
-    assert type(error.value).__name__ == "StoreError"
-    assert "\n" not in str(error.value)
 
 
 def test_what_is_missing_is_one_error_with_its_commands(world: TinyWorld) -> None:

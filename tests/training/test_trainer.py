@@ -178,7 +178,7 @@ def test_loss_falls_on_fixed_rays(shared_world: TinyWorld) -> None:
     from vipocc.training.stream import RunBatches, load_batches
 
     samples = open_samples(shared_world)
-    raw = next(iter(load_batches(samples, RunBatches(0, 2, 2), workers=0, prefetch=1, pinned=False)))
+    raw = next(iter(load_batches(samples, RunBatches(0, 2, 2), workers=0, prefetch=1)))
     torch.manual_seed(0)
     model = ViPOcc(shared_world.config.model, "centre").train()
     guarded = trainer.GuardedAdam(model, torch.device("cpu"))
@@ -222,7 +222,7 @@ def test_missing_priors_give_pixels_no_gradient_and_no_nan(world: TinyWorld, mon
     from vipocc.training.stream import RunBatches, load_batches
 
     samples = open_samples(world)
-    raw = next(iter(load_batches(samples, RunBatches(0, 2, 2), workers=0, prefetch=1, pinned=False)))
+    raw = next(iter(load_batches(samples, RunBatches(0, 2, 2), workers=0, prefetch=1)))
     raw["prior_depth"][:, :, 10:30] = math.nan
     raw["prior_depth"][1, 1] = math.nan
     model = ViPOcc(world.config.model, "centre").train()

@@ -25,19 +25,39 @@ class Packed:
     """Name, first byte, shape and data type of each tensor."""
 
     @classmethod
-    def allocate(cls, shapes: Shapes, *, shared: bool = False) -> Packed:
-        """Return room for tensors, in memory that other processes can map if `shared`."""
-        layout, at = [], 0
-        for name, (shape, dtype) in shapes.items():
-            layout.append((name, at, shape, dtype))
-            at += -(-math.prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
-        if shared:
-            # What torch's own collation does. `share_memory_` would fill ordinary memory first and copy it.
-            storage = torch.UntypedStorage._new_shared(at)
-            memory = torch.empty(0, dtype=torch.uint8).set_(storage)
-        else:
-            memory = torch.empty(at, dtype=torch.uint8)
-        return cls(memory, tuple(layout))
+    def allocate(cls, shapes: Shapes) -> Packed:
+        """Return room for tensors."""
+        layout, length = _layout(shapes)
+        return cls(torch.empty(length, dtype=torch.uint8), layout)
+
+    @classmethod
+    def rooms(cls, shapes: Shapes, count: int) -> list[Packed]:
+        """Return `count` rooms of one kind in one memory that other processes can map.
+
+        Raises:
+            RuntimeError: there is too little shared memory.
+        """
+        layout, length = _layout(shapes)
+        # What torch's own collation does. `share_memory_` would fill ordinary memory first and copy it.
+        storage = torch.UntypedStorage._new_shared(max(count * length, 1))
+        memory = torch.empty(0, dtype=torch.uint8).set_(storage)
+        return [cls(memory[number * length : (number + 1) * length], layout) for number in range(count)]
+
+    def clone(self) -> Packed:
+        """Return the same in memory of its own."""
+        return Packed(self.memory.clone(), self.layout)
+
+    def copy_from(self, tensors: Mapping[str, Tensor]) -> None:
+        """Fill some of the tensors.
+
+        Raises:
+            ValueError: one of them is of another shape or data type than there is room for.
+        """
+        room = self.tensors()
+        for name, values in tensors.items():
+            if name not in room or room[name].shape != values.shape or room[name].dtype != values.dtype:
+                raise ValueError(f"there is no room for {name} {list(values.shape)} of {values.dtype} in the batch")
+            room[name].copy_(values)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors, views of `memory`."""
@@ -53,3 +73,12 @@ class Packed:
     def to(self, device: torch.device) -> Packed:
         """Return the same on a device, by one copy that does not hold the host up if the memory is page-locked."""
         return Packed(self.memory.to(device, non_blocking=True), self.layout)
+
+
+def _layout(shapes: Shapes) -> tuple[tuple[tuple[str, int, tuple[int, ...], torch.dtype], ...], int]:
+    """Return where tensors lie one after another, and how many bytes that takes."""
+    layout, at = [], 0
+    for name, (shape, dtype) in shapes.items():
+        layout.append((name, at, shape, dtype))
+        at += -(-math.prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+    return tuple(layout), at

@@ -29,7 +29,10 @@ class Lane(Protocol):
     """How batches get to a device."""
 
     def send(self, packed: Packed) -> tuple[Packed, Any]:
-        """Start copying a batch; return it and a mark of its arrival. Called in the prefetcher's thread."""
+        """Start copying a batch; return it and a mark of its arrival. Called in the prefetcher's thread.
+
+        The memory that is handed over may be used again as soon as this returns.
+        """
         ...
 
     def mark(self) -> Any:
@@ -90,8 +93,8 @@ class HostLane:
         self._total = 0.0
 
     def send(self, packed: Packed) -> tuple[Packed, float]:
-        """Return the batch itself."""
-        return packed, 0.0
+        """Return a copy, since the stream uses the batch's memory again."""
+        return packed.clone(), 0.0
 
     def mark(self) -> float:
         """Return the time now."""

@@ -1,25 +1,18 @@
-"""The stream of a run's batches: which positions each holds, and the worker processes that read them."""
+"""The stream of a run's batches: which positions each holds, and that they come in order whoever reads them."""
 
 from __future__ import annotations
 
-import multiprocessing.resource_tracker
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vipocc import errors
-from vipocc.errors import VipoccError
+from vipocc.errors import ConfigError
 from vipocc.training.packing import Packed
-from vipocc.training.samples import Share, TrainingSamples
+from vipocc.training.readers import Batches, Readers
+from vipocc.training.samples import Share
 
 
-class RunBatches(Sampler[Share]):
+class RunBatches:
     """Shares of a run's batches, from `start`, where a run is resumed, to `stop`; the last batch is filled up.
 
     Each global batch is cut into `world * parts` runs of positions of one length, of which this process reads `parts`
@@ -49,7 +42,7 @@ class RunBatches(Sampler[Share]):
             )
             below, above = batch_size // (world * parts), -(-batch_size // (world * parts))
             choices = [str(size * world * parts) for size in (below, above) if size]
-            raise errors.ConfigError(
+            raise ConfigError(
                 f"a batch of {batch_size} samples cannot be shared evenly by {shared}",
                 fix=f"set -o training.batch_size={' or '.join(choices)}",
             )
@@ -71,109 +64,22 @@ class RunBatches(Sampler[Share]):
         return self.steps * self.parts
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An error on its way out of a worker; exceptions themselves lose their parts when they are pickled."""
-
-    kind: str
-    what: str
-    where: str | None
-    fix: str | None
-
-
-class _Guarded(Dataset[Packed | _Failure]):
-    """Batches whose errors travel as values."""
-
-    def __init__(self, samples: TrainingSamples) -> None:
-        self.samples = samples
-
-    def __getitem__(self, share: Share) -> Packed | _Failure:
-        try:
-            return self.samples.batch(share, shared=torch.utils.data.get_worker_info() is not None)
-        except VipoccError as error:
-            return _Failure(type(error).__name__, error.what, error.where, error.fix)
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
-
-
-def _single_thread(_worker: int) -> None:
-    # Workers are one per core already, and reading needs no linear algebra.
-    torch.set_num_threads(1)
-
-
-def load_packed(
-    samples: TrainingSamples, batches: RunBatches, *, workers: int, prefetch: int, pinned: bool = False
-) -> Iterator[Packed]:
-    """Yield batches in order, read by `workers` spawned processes (0: in this one).
-
-    Workers are spawned, since the stores' reader does not survive a fork. They end with the iterator, and a few seconds
-    after this process if it is killed.
+def load_packed(samples: Batches, batches: RunBatches, *, workers: int, prefetch: int) -> Iterator[Packed]:
+    """Yield batches in order, read by `workers` processes (0: in this one), each valid until the next is asked for.
 
     Raises:
-        VipoccError: an error of a sample, as itself and not as a worker's traceback.
-        DataError: a worker was killed.
+        VipoccError: an error of a sample, as itself and not as another process's traceback.
+        DataError: a process that reads was killed, or there is too little shared memory.
     """
-    loader = DataLoader(
-        _Guarded(samples),
-        sampler=batches,
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        pin_memory=pinned,
-        multiprocessing_context="spawn" if workers else None,
-        prefetch_factor=prefetch if workers else None,
-        worker_init_fn=_single_thread,
-    )
-    with _undisturbed_workers():
-        stream = iter(loader)
-    try:
-        while True:
-            try:
-                packed = next(stream, None)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise errors.DataError(
-                    f"a process that reads samples was killed ({str(error).splitlines()[0]})",
-                    fix="go on with `vipocc train --resume`; if it was for want of memory, lower training.workers",
-                ) from None
-            if packed is None:
-                return
-            if isinstance(packed, _Failure):
-                kind: type[VipoccError] = getattr(errors, packed.kind, VipoccError)
-                raise kind(packed.what, where=packed.where, fix=packed.fix)
-            yield packed
-    finally:
-        # Of a stream that is left early; the loader itself only does so when it is collected.
-        if workers:
-            stream._shutdown_workers()  # type: ignore[attr-defined]
+    if workers == 0:
+        for share in batches:
+            yield samples.batch(share)
+        return
+    with Readers(samples, batches, workers, prefetch) as readers:
+        yield from readers
 
 
-def load_batches(
-    samples: TrainingSamples, batches: RunBatches, *, workers: int, prefetch: int, pinned: bool
-) -> Iterator[dict[str, Tensor]]:
-    """Yield what `load_packed` does as tensors by name (see `TrainingSamples.batch`)."""
-    for packed in load_packed(samples, batches, workers=workers, prefetch=prefetch, pinned=pinned):
-        yield packed.tensors()
-
-
-@contextmanager
-def _undisturbed_workers() -> Iterator[None]:
-    """Start processes that Ctrl-C, which reaches all of a terminal's, leaves alone, and whose end is no exception here.
-
-    Ctrl-C is this process's business: workers would each print a traceback of whatever they were at. torch would also
-    raise the death of a worker as an error of its own at any place of the main thread; the stream finds it where it
-    waits for the worker's batch.
-    """
-    # Started here, since it lifts the mask of signals of the thread that happens to start it.
-    multiprocessing.resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    handler = signal.getsignal(signal.SIGCHLD)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if signal.getsignal(signal.SIGCHLD) is not handler:
-            signal.signal(signal.SIGCHLD, handler)
+def load_batches(samples: Batches, batches: RunBatches, *, workers: int, prefetch: int) -> Iterator[dict[str, Tensor]]:
+    """Yield what `load_packed` does as tensors by name (see `TrainingSamples.batch`), valid for as long as wanted."""
+    for packed in load_packed(samples, batches, workers=workers, prefetch=prefetch):
+        yield packed.clone().tensors()
