@@ -29,7 +29,7 @@ class SourceName(click.ParamType[Any]):
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
 
-    def get_metavar(self, param: click.Parameter, *_: Any) -> str:
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """Return the names, for `--help`."""
         from vipocc.priors.sources import names
 
@@ -141,7 +141,7 @@ def _device_options(kind: Kind) -> Callable[[F], F]:
 @workspace_options
 @pass_app
 def depth(app: App, /, **options: Any) -> None:
-    """Metric pseudo-depth of the stereo frames, by Depth Anything V2."""
+    """Metric pseudo-depth of the stereo frames, by Depth Anything V2 or another source that is installed."""
     network = ("model", "max_depth", "images", "preprocessing", "input_size", "compiled")
     stored = options.pop("dtype_stored")
     app = _with_options(app, "depth", options, {name: options.pop(name) for name in network})
@@ -174,7 +174,7 @@ def depth(app: App, /, **options: Any) -> None:
 @workspace_options
 @pass_app
 def sam(app: App, /, **options: Any) -> None:
-    """Instances by Grounding DINO and SAM, and the anchors drawn from them."""
+    """Instances by Grounding DINO and SAM, or another source that is installed, and the anchors drawn from them."""
     more = ("detector", "segmenter", "engine", "tokenizer", "encoding", "compiled")
     app = _with_options(app, "instances", options, {name: options.pop(name) for name in more})
     _stage(app, ("instances", "anchors"), options)
@@ -269,8 +269,8 @@ def _with_options(app: App, kind: Kind, options: dict[str, Any], more: dict[str,
             continue
         if key not in source.Options.model_fields:
             known = ", ".join(f"-o {sources.options_section(source)}.{field}" for field in source.Options.model_fields)
-            flag = key.replace("_", "-")
-            raise UsageError(f"the source '{source.name}' has no option '{flag}'", fix=f"it has {known or 'none'}")
+            flag = next(option.opts[0] for option in click.get_current_context().command.params if option.name == key)
+            raise UsageError(f"the source '{source.name}' has no option for {flag}", fix=f"it has {known or 'none'}")
         overrides.append(f"{sources.options_section(source)}.{key}={json.dumps(value)}")
     return replace(app, overrides=(*app.overrides, *overrides))
 
