@@ -61,9 +61,12 @@ def refine_inverse_depth_official(
 ) -> Tensor:
     """Refined depth of the released code: 1/D = 1/D_p + r/10 + 1e-8 (published_system 3.6).
 
-    Unbounded: a residual below -10/D_p gives a negative depth.
+    Unbounded: a residual below -10/D_p gives a negative depth. NaN where the prior is; the residual gets no gradient
+    there.
     """
-    return 1.0 / (1.0 / prior.clamp(min_depth, max_depth) + residual / 10.0 + 1e-8)
+    known = torch.isnan(prior).logical_not()
+    inverse = 1.0 / torch.where(known, prior, torch.ones_like(prior)).clamp(min_depth, max_depth)
+    return torch.where(known, 1.0 / (inverse + residual / 10.0 + 1e-8), prior)
 
 
 def refine_depth_residual(prior: Tensor, residual: Tensor, min_depth: float = 0.1, max_depth: float = 80.0) -> Tensor:
