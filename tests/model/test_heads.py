@@ -12,7 +12,14 @@ from vipocc.errors import ConfigError, UsageError
 from vipocc.model.config import FieldConfig, HeadConfig, ModelConfig, PixelNeRFConfig
 from vipocc.model.decoder import Pyramid
 from vipocc.model.encoder import ResNetEncoder
-from vipocc.model.field import MLPHead, PointQuery, density_at
+from vipocc.model.field import (
+    MLPHead,
+    PointQuery,
+    density_at,
+    depth_code,
+    positional_encoding,
+    sample_features_reference,
+)
 from vipocc.model.heads.interface import HeadInputs
 from vipocc.model.heads.pixelnerf import PixelNeRFHead
 from vipocc.model.heads.registry import head_class, head_kinds
@@ -22,6 +29,9 @@ from vipocc.model.renderer import sample_distances
 FORMS = {
     "adapted": PixelNeRFConfig(width=16, blocks=2, conditioned_blocks=1),
     "published": PixelNeRFConfig(width=16, blocks=3, conditioned_blocks=2, conditioning="add", view_directions=True),
+    "published, 2 views": PixelNeRFConfig(
+        width=16, blocks=3, conditioned_blocks=2, conditioning="add", view_directions=True, views=2
+    ),
     "softplus": PixelNeRFConfig(width=16, blocks=1, conditioned_blocks=1, density="softplus", views=2),
 }
 
@@ -326,3 +336,64 @@ def test_split_keeps_rays_whole_and_loses_nothing() -> None:
         assert all(part.z.shape[1] <= max(pixels, 7) for part in found)
         for name in ("points", "xy", "z", "directions"):
             assert torch.equal(torch.cat([getattr(part, name) for part in found], 1), getattr(query, name))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pixelnerf_is_the_network_of_its_description(form: str) -> None:
+    """Point by point and view by view, from comparison_methods 4.1."""
+    config = FORMS[form]
+    model = model_with(HeadConfig(kind="pixelnerf", pixelnerf=config)).double()
+    head = model.head
+    assert isinstance(head, PixelNeRFHead)
+    for block in head.blocks:
+        torch.nn.init.normal_(block.second.weight, std=0.3)  # type: ignore[union-attr, arg-type]
+    weights = {name: tensor.detach() for name, tensor in head.named_parameters()}
+    inputs = encoded_in_double(model, config.views)
+    some, distances = rays(count=4), sample_distances(3.0, 80.0, 3, (2, 4)).double()
+    origins, unit = some.origins.double(), some.directions.double()
+    key = intrinsics().double()
+    query = PointQuery.of_rays(origins, unit, distances, key)
+    sigma, colours = head.radiance(model._prepare(inputs, key), query)
+
+    def layer(name: str, x: torch.Tensor) -> torch.Tensor:
+        return weights[f"{name}.weight"] @ x + weights[f"{name}.bias"]
+
+    for sample, ray, at in ((0, 0, 0), (0, 3, 2), (1, 2, 1)):
+        point = origins[sample, ray] + distances[sample, ray, at] * unit[sample, ray]
+        states = []
+        for view in range(config.views):
+            pose = inputs.view_from_key[sample, view]
+            local = pose[:3, :3] @ point + pose[:3, 3]
+            pixel = inputs.intrinsics_ndc[sample, view] @ local
+            z = pixel[2].clamp(min=1e-3)
+            xy = pixel[:2] / z
+            feature = sample_features_reference(inputs.features[sample : sample + 1, view], xy[None, None])[0, 0]
+            code = positional_encoding(torch.cat([xy, depth_code(z)[None]]))
+            if config.view_directions:
+                code = torch.cat([code, pose[:3, :3] @ unit[sample, ray]])
+            x = layer("input", torch.cat([feature, code]) if config.conditioning == "concat" else code)
+            for number in range(config.conditioned_blocks):
+                if config.conditioning == "add":
+                    x = x + layer(f"features.{number}", feature)
+                inner = layer(f"blocks.{number}.first", torch.relu(x))
+                x = x + layer(f"blocks.{number}.second", torch.relu(inner))
+            states.append(x)
+        x = torch.stack(states).mean(0)
+        for number in range(config.conditioned_blocks, config.blocks):
+            x = x + layer(f"blocks.{number}.second", torch.relu(layer(f"blocks.{number}.first", torch.relu(x))))
+        raw = layer("output", torch.relu(x))
+        density = torch.relu(raw[0]) if config.density == "relu" else torch.nn.functional.softplus(raw[0])
+        torch.testing.assert_close(query.along_rays(sigma)[sample, ray, at], density, rtol=1e-9, atol=1e-9)
+        found = query.along_rays(colours)[sample, ray, at]
+        torch.testing.assert_close(found, torch.sigmoid(raw[1:]), rtol=1e-9, atol=1e-9)
+    assert sigma.detach().std() > 1e-3
+
+
+def encoded_in_double(model: ViPOcc, number: int) -> HeadInputs:
+    seen = views(2, number)
+    pose = seen.view_from_key.double()
+    pose[:, 0] = torch.eye(4)
+    if number > 1:
+        turn = torch.linalg.matrix_exp(torch.tensor([[0.0, -0.1, 0.2], [0.1, 0.0, -0.3], [-0.2, 0.3, 0.0]]).double())
+        pose[:, 1, :3, :3] = turn
+    return model.encode_views(seen.images.double(), seen.intrinsics_ndc.double(), pose)
