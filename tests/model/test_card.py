@@ -83,3 +83,5 @@ def test_an_imported_models_card_names_the_file(iteration: int | None) -> None:
     assert "`x.pt` (SHA-256 `ab`)" in card
     assert ("1,500 iterations" in card) == (iteration is not None)
     assert "whose authors' terms hold" in card
+    assert "Priors: none took part" in card
+    assert "cc-by-nc-4.0" in model_card({"model": whole()["model"]}, 1, {**source, "system": "ViPOcc"})

@@ -12,6 +12,11 @@ from vipocc.licences import known_licence
 
 CARD = "README.md"
 
+_RELEASED_PRIORS = {
+    "ViPOcc": "Pseudo-depth: Depth Anything V2, metric, ViT-L (licence cc-by-nc-4.0), in the released training.",
+    "BTS": "Priors: none took part in the released training.",
+}
+
 _HEAD = """---
 library_name: vipocc
 pipeline_tag: depth-estimation
@@ -107,7 +112,7 @@ def licences(config: Mapping[str, Any], source: Mapping[str, Any] | None) -> lis
             f"The weights are those of `{source['file']}`, whose authors' terms hold; the file itself states none."
         )
     lines.append("Images and poses: the terms of the dataset (KITTI-360 and KITTI allow non-commercial use only).")
-    lines += _priors(config)
+    lines += _priors(config) if source is None else [_RELEASED_PRIORS[str(source["system"])]]
     begun = sorted({str(part["pretrained"]) for part in _encoders(config["model"])} - {"none"})
     if begun:
         lines.append(
