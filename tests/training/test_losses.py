@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vipocc.model.depth_branch import refine_inverse_depth
+from vipocc.model.depth_branch import refine_inverse_depth, refine_inverse_depth_official
 from vipocc.training.losses import (
     DepthKind,
     Mean,
@@ -139,6 +139,33 @@ def test_released_rule_drops_small_sums() -> None:
     (gradient,) = torch.autograd.grad(little.loss, depth)
     assert float(little.loss.detach()) == 0.0
     assert float(gradient.abs().max()) == 0.0
+
+
+@pytest.mark.parametrize("official", [False, True])
+def test_missing_depths_are_left_out_and_give_no_gradient(official: bool) -> None:
+    image, depth = scene(96, 160)
+    refine = refine_inverse_depth_official if official else refine_inverse_depth
+    loss_of = temporal_loss_official if official else temporal_loss
+    priors, holes = [depth, depth * 1.1], torch.zeros_like(depth, dtype=torch.bool)
+    holes[..., 20:30, 40:60] = True
+
+    def run(first: Tensor, second: Tensor) -> tuple[Tensor, list[Tensor], float]:
+        outputs = [torch.zeros_like(depth).requires_grad_() for _ in priors]
+        refined = [refine(prior, output) for prior, output in zip((first, second), outputs, strict=True)]
+        out = loss_of(image, image.roll(2, dims=-1), *refined, intrinsics(), moved(0.05, 0.0, -0.3))
+        gradients = torch.autograd.grad(out.loss, outputs, allow_unused=True)
+        return out.loss, [g for g in gradients if g is not None], float(out.geometry.count)
+
+    _, _, everything = run(*priors)
+    for number in range(2):
+        torn = [torch.where(holes, torch.nan, prior) if at == number else prior for at, prior in enumerate(priors)]
+        loss, gradients, counted = run(*torn)
+        assert math.isfinite(float(loss.detach()))
+        # A hole in the second depth also takes the places whose lookup touches it.
+        assert everything - 1.5 * 200 <= counted <= everything - 200
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+        if number == 0:
+            assert float(gradients[0][holes].abs().max()) == 0.0
 
 
 def scene(height: int = 64, width: int = 96) -> tuple[Tensor, Tensor]:

@@ -118,6 +118,19 @@ def invalid_rays(
     return blind.all(dim=-1)
 
 
+def mostly_unseen(unseen: Tensor, policy: InvalidPolicy = "weight_guided") -> Tensor:
+    """What `invalid_rays` says by `weight_guided` or `none`, from each view's share of unseen weight [..., V].
+
+    Raises:
+        ValueError: the policy looks at single samples.
+    """
+    if policy == "none":
+        return torch.zeros(unseen.shape[:-1], dtype=torch.bool, device=unseen.device)
+    if policy != "weight_guided":
+        raise ValueError(f"{policy} looks at single samples")
+    return (unseen > INVALID_WEIGHT).all(dim=-1)
+
+
 def colour_loss(error: Tensor, invalid: Tensor, average: Literal["valid", "all"] = "valid") -> Mean:
     """Mean of `error` [...] over the rays that are not `invalid`, or (released code) over all, invalid ones as 0."""
     mean = masked_mean(error, ~invalid)
@@ -238,13 +251,20 @@ def temporal_loss_official(
 
     Adds the geometry term, clamps both differences to 1, keeps the gradient of the weight mask, does not test for
     points behind the reference, and drops a term that has no more than 10,000 valid elements in the batch.
+    Pixels without a finite depth, which the released data do not have, are left out as in `temporal_loss`.
     """
-    warped = warp_official(reference, depth_target, depth_reference, intrinsics_ndc, reference_from_target)
+    known, known_other = torch.isfinite(depth_target), torch.isfinite(depth_reference)
+    depth = torch.where(known, depth_target, torch.ones_like(depth_target))
+    other = torch.where(known_other, depth_reference, torch.ones_like(depth_reference))
+    stacked = torch.cat([reference, (~known_other).to(reference.dtype)], dim=1)
+    warped = warp_official(stacked, depth, other, intrinsics_ndc, reference_from_target)
+    image, share_missing = warped.image[:, :3], warped.image[:, 3:].detach()
+    valid = warped.valid & known & (share_missing < 1.0 - _WHOLLY_KNOWN)
     computed, sampled = warped.computed_depth, warped.sampled_depth
-    colour = (target - warped.image).abs().clamp(0.0, 1.0)
+    colour = (target - image).abs().clamp(0.0, 1.0)
     difference = ((computed - sampled).abs() / (computed + sampled)).clamp(0.0, 1.0)
-    photometric = masked_mean((1.0 - difference) * colour, warped.valid)
-    geometry = masked_mean(difference, warped.valid)
+    photometric = masked_mean((1.0 - difference) * colour, valid)
+    geometry = masked_mean(difference, valid)
     return Temporal(official_value(photometric) + official_value(geometry), photometric, geometry)
 
 
