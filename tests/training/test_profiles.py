@@ -193,6 +193,23 @@ def test_the_depth_loss_has_no_mask_but_missing_priors(model: ViPOcc, batch: Bat
         assert 0 < float(means(model, holes, config)["depth"].count) < 2 * 4 * 64
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_missing_priors_reach_no_gradient(batch: Batch, profile: str) -> None:
+    assert batch.prior_depth is not None
+    branch = configuration.load(profile=profile).model.depth_branch
+    variant = {**MODEL["depth_branch"], "decoder": branch.decoder, "refinement": branch.refinement}
+    torch.manual_seed(0)
+    model = ViPOcc(configuration.validate({**MODEL, "depth_branch": variant}, ModelConfig))
+    holes = batch.prior_depth.clone()
+    holes[0, :, 10:30] = torch.nan
+    holes[1, 1] = torch.nan
+    terms = training_losses(model, replace(batch, prior_depth=holes), training(profile))
+    terms["total"].backward()
+    assert all(torch.isfinite(term.detach()) for term in terms.values())
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
+
+
 @pytest.fixture(scope="module")
 def samples(shared_world: TinyWorld) -> dict[str, TrainingSamples]:
     """Samples of the tiny world under each profile, read from stores of the one convention they have."""
