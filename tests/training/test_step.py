@@ -33,6 +33,7 @@ from vipocc.training.rays import patch_colours, patch_pixels, patch_rays
 from vipocc.training.samples import Share, TrainingSamples, sample_table
 from vipocc.training.session import start_training
 from vipocc.training.step import needs_depth_branch, needs_prior, prepare, training_losses, training_means
+from vipocc.training.validation import Validation
 from vipocc.workspace import Workspace
 
 CPU = torch.device("cpu")
@@ -418,3 +419,25 @@ def test_the_documentation_lists_every_preset() -> None:
     rows |= set(re.findall(r"^\| [^|]+ \| `(ablations/\w+)`", page, flags=re.MULTILINE)) | {"demo"}
     assert names <= rows
     assert {name for name in rows if "/" in name} == {name for name in names if "/" in name}
+
+
+@pytest.mark.parametrize(
+    ("preset", "measured"), [("bts", False), ("pixelnerf", False), ("ablations/depth", True)], ids=str
+)
+def test_presets_without_a_prior_train_validate_and_evaluate(
+    preset: str, measured: bool, bare: Workspace, quiet: Callable[[str], None]
+) -> None:
+    config = configured(preset, "training.max_steps=1", "training.log_every=1")
+    name = preset.replace("/", "-")
+    summary = start_training(bare, config, name=name, say=quiet)
+    assert "rendered_depth/abs_rel" in summary.figures
+    assert ("refined_depth/abs_rel" in summary.figures) == measured
+    said = Validation.open(bare, Manifest.load(bare.manifest), config).describe()
+    assert ("refined depth" in said) == measured, "a branch that is not there is not missed"
+    model = ViPOcc.from_pretrained(summary.checkpoint)
+    images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    matrix = torch.tensor([[1.2, 0.0, 0.0], [0.0, 1.9, -0.2], [0.0, 0.0, 1.0]]).repeat(2, 1, 1)
+    prior = np.full(SIZE, 9.0, np.float32)
+    first, second = predict_depths(model, images, matrix, [None, prior])
+    assert set(first) == ({"rendered", "branch"} if measured else {"rendered"})
+    assert set(second) == set(first) | {"prior"}
