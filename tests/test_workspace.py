@@ -16,6 +16,12 @@ def test_create_then_find_from_a_folder_below(tmp_path: Path, monkeypatch: pytes
     assert Workspace.find() == made
 
 
+def test_a_dataset_starts_from_its_own_preset(tmp_path: Path) -> None:
+    for dataset, preset in (("synthetic", "demo"), ("kitti-raw", "vipocc_kitti_raw"), ("kitti-360", "vipocc")):
+        (tmp_path / dataset / "root").mkdir(parents=True)
+        assert Workspace.create(tmp_path / dataset, dataset, tmp_path / dataset / "root").preset == preset
+
+
 def test_the_environment_names_a_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Workspace.create(tmp_path / "w", "synthetic")
     monkeypatch.setenv("VIPOCC_WORKSPACE", str(tmp_path / "w"))

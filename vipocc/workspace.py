@@ -14,6 +14,8 @@ from vipocc.errors import UsageError, WorkspaceError
 FILE = "vipocc.yaml"
 FORMAT = 1
 ENVIRONMENT = "VIPOCC_WORKSPACE"
+_PRESETS = {"synthetic": "demo", "kitti-raw": "vipocc_kitti_raw"}
+"""What a workspace of a dataset starts from where no preset is named, if it is not `vipocc`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Workspace:
             raise WorkspaceError("the dataset's root is not a folder", where=root, fix="correct --root")
         if preset is not None and preset.endswith((".yaml", ".yml")):
             preset = str(Path(preset).resolve())  # a file is found from wherever later commands run
-        chosen = preset or ("demo" if dataset == "synthetic" else "vipocc")
+        chosen = preset or _PRESETS.get(dataset, "vipocc")
         made = cls(path, dataset, root.resolve(), chosen, tuple(overrides))
         there = path / FILE
         if there.exists():
