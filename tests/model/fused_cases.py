@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from vipocc.model.config import FieldConfig
 from vipocc.model.field import MLPHead
-from vipocc.model.fused.compositing import Views, fused_composite, pack_colours, projections
-from vipocc.model.fused.density import Code, fused_density
+from vipocc.model.fused.rendering import render_rays_fused
 from vipocc.model.renderer import ColourViews, Rays, Rendered, render_rays, sample_distances
 
 
@@ -96,25 +95,12 @@ def plain(made: Case) -> tuple[Rendered, Tensor]:
     return rendered, (rendered.weights[..., None] * rendered.invalid).sum(-2).detach()
 
 
-def fused(made: Case, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
-    """Render by the kernels: distance, colours, share not seen."""
-    head, config = made.head, made.head
-    code = Code(config.near, config.far, config.frequencies, config.base)
-    rays = (made.rays.origins, made.rays.directions, made.distances, made.intrinsics)
-    density = fused_density(
-        head.prepare(made.features),
-        head.hidden.weight[:, head.channels :],
-        head.hidden.bias,
-        head.output.weight,
-        head.output.bias,
-        *rays,
-        code,
+def fused(made: Case) -> Rendered:
+    """Render by the kernels."""
+    prepared = made.head.prepare(made.features)
+    return render_rays_fused(
+        made.head, prepared, made.intrinsics, made.rays, made.distances, made.views(), hard_cap=made.hard_cap
     )
-    k = made.intrinsics[:, None].expand(-1, made.images.shape[1], 3, 3)
-    at = (made.sample, made.chosen)
-    views = Views(pack_colours(made.images, dtype), made.chosen, projections(k[at], made.view_from_key[at]))
-    result = fused_composite(density, *rays, views, hard_cap=made.hard_cap)
-    return result.distance, result.colours, result.unseen
 
 
 def differences(made: Case) -> dict[str, float]:
@@ -131,12 +117,14 @@ def differences(made: Case) -> dict[str, float]:
         return torch.autograd.grad((distance * by_distance).sum() + (colours * by_colour).sum(), leaves)
 
     wanted = gradients(rendered.distance, rendered.colours)
-    distance, colours, not_seen = fused(made)
-    got = gradients(distance, colours)
+    result = fused(made)
+    assert result.colours is not None
+    assert result.unseen is not None
+    got = gradients(result.distance, result.colours)
     pairs = {
-        "distance": (distance, rendered.distance),
-        "colours": (colours, rendered.colours),
-        "unseen": (not_seen, unseen),
+        "distance": (result.distance, rendered.distance),
+        "colours": (result.colours, rendered.colours),
+        "unseen": (result.unseen, unseen),
     }
     pairs |= {f"gradient of {name}": pair for name, *pair in zip(names, got, wanted, strict=True)}  # type: ignore[misc]
     return {name: float(((a - b).norm() / b.norm()).detach()) for name, (a, b) in pairs.items()}

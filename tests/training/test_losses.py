@@ -310,3 +310,16 @@ def test_smoothness_equals_its_twin_and_its_gradient_finite_differences() -> Non
     of_fast, of_plain = (torch.autograd.grad(loss, depth)[0] for loss in (fast, plain))
     torch.testing.assert_close(of_fast, of_plain)
     assert torch.autograd.gradcheck(lambda d: smoothness(d, colours, invalid).value, (depth,))
+
+
+def test_mostly_unseen_is_what_the_samples_say() -> None:
+    g = torch.Generator().manual_seed(4)
+    weights = torch.rand(40, 8, generator=g).softmax(-1)
+    invalid = torch.rand(40, 8, 2, generator=g) < torch.rand(40, 1, 1, generator=g) * 1.5
+    unseen = (weights[..., None] * invalid).sum(-2)
+    found = losses.mostly_unseen(unseen)
+    assert 0 < found.sum() < 40
+    assert torch.equal(found, losses.invalid_rays(weights, invalid))
+    assert not losses.mostly_unseen(unseen, "none").any()
+    with pytest.raises(ValueError, match="single samples"):
+        losses.mostly_unseen(unseen, "strict")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,12 @@ from torch.nn import functional
 
 from vipocc.geometry.projection import outside, project
 from vipocc.model.config import FieldConfig, ModelConfig
+from vipocc.model.fused.density import Code, fused_density
 from vipocc.model.heads.interface import DensityHead, HeadInputs
 from vipocc.model.precision import at_least_float32
+
+if TYPE_CHECKING:
+    from vipocc.model.renderer import Rays
 
 MIN_DEPTH = 1e-3
 
@@ -176,6 +180,7 @@ class MLPHead(DensityHead):
         for layer in (self.hidden, self.output):
             nn.init.kaiming_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.fuses = config.hidden >= 16 and config.hidden & (config.hidden - 1) == 0
 
     @classmethod
     def from_config(cls, config: ModelConfig, channels: int) -> MLPHead:
@@ -184,8 +189,8 @@ class MLPHead(DensityHead):
 
     def prepare(self, features: Tensor, inputs: HeadInputs | None = None) -> Tensor:
         """Apply the feature part of the hidden layer to the map: [B, C, H, W] -> [B, hidden, H, W], channels last."""
-        rows = functional.linear(at_least_float32(features).permute(0, 2, 3, 1), self.hidden.weight[:, : self.channels])
-        return rows.permute(0, 3, 1, 2)
+        weight = self.hidden.weight[:, : self.channels]
+        return functional.linear(features.permute(0, 2, 3, 1), weight.to(features.dtype)).permute(0, 3, 1, 2)
 
     def forward(self, prepared: Tensor, query: PointQuery) -> Tensor:
         """Densities [B, P, S] from the prepared map."""
@@ -201,8 +206,24 @@ class MLPHead(DensityHead):
             of_depth = positional_encoding(zc, self.frequencies, self.base)
             shared = functional.linear(of_pixel, triples[..., :2].flatten(1), self.hidden.bias)
             hidden = functional.linear(of_depth, triples[..., 2]) + shared[:, :, None]
-        hidden = functional.relu(hidden + sample_features(prepared, query.xy)[:, :, None], inplace=True)
+        sampled = sample_features(at_least_float32(prepared), query.xy)
+        hidden = functional.relu(hidden + sampled[:, :, None], inplace=True)
         return functional.softplus(self.output(hidden)[..., 0])
+
+    def fused_density(self, prepared: Tensor, rays: Rays, distances: Tensor, intrinsics_ndc: Tensor) -> Tensor:
+        """Densities [B, R, S] along rays, by Triton's kernels."""
+        return fused_density(
+            prepared,
+            self.hidden.weight[:, self.channels :],
+            self.hidden.bias,
+            self.output.weight,
+            self.output.bias,
+            rays.origins,
+            rays.directions,
+            distances,
+            intrinsics_ndc,
+            Code(self.near, self.far, self.frequencies, self.base),
+        )
 
     def reference(self, features: Tensor, query: PointQuery) -> Tensor:
         """Plain twin of `prepare` and `forward`: sample the features, append the code, two layers."""

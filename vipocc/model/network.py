@@ -17,6 +17,7 @@ from vipocc.model.decoder import Decoder, Pyramid
 from vipocc.model.depth_branch import DepthBranch
 from vipocc.model.encoder import ResNetEncoder, pretrained_encoder
 from vipocc.model.field import PointQuery, density_at
+from vipocc.model.fused.rendering import can_fuse, render_rays_fused
 from vipocc.model.heads.interface import HeadInputs
 from vipocc.model.heads.registry import build_head
 from vipocc.model.precision import at_least_float32
@@ -75,6 +76,8 @@ class ViPOcc(nn.Module):
         if config.depth_branch.kind != "none":
             self.depth_branch = DepthBranch(config.depth_branch, initialise=initialise)
         self.precision: Precision = "auto"
+        self.fused = True
+        """Whether rays are rendered by kernels where there are some (CUDA, a head that `fuses`)."""
         self.loaded_config: Mapping[str, Any] = {}
         """The whole configuration of the checkpoint that this model was loaded from, as plain values."""
 
@@ -97,7 +100,7 @@ class ViPOcc(nn.Module):
         output is mirrored back (the released augmentation).
         """
         given = images.flip(-1) if flip else images
-        features = self._network(given, lambda x: self.decoder(self.encoder(x)))
+        features = at_least_float32(self._network(given, self._features))
         return features.flip(-1) if flip else features
 
     def encode_views(
@@ -122,7 +125,9 @@ class ViPOcc(nn.Module):
         if mirrored is not None:
             chosen = mirrored[:, None, None, None, None]
             shown = torch.where(chosen, images.flip(-1), images)
-        features = self.encode(shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
+        features = self._network(shown.flatten(0, 1), self._features).unflatten(0, shown.shape[:2])
+        if not (self.fused and self.head.fuses):
+            features = at_least_float32(features)
         if mirrored is not None:
             features = torch.where(chosen, features.flip(-1), features)
         return HeadInputs(features, intrinsics_ndc, view_from_key, images, maps or {})
@@ -167,7 +172,7 @@ class ViPOcc(nn.Module):
             raise UsageError(
                 f"the prior must be [B, 1, H, W] like its images {list(images.shape)}, not {list(prior.shape)}"
             )
-        residual = self._network(images, self.depth_branch)
+        residual = at_least_float32(self._network(images, self._residual))
         with _full_precision(images):
             return self.depth_branch.refine(prior, residual)
 
@@ -180,24 +185,28 @@ class ViPOcc(nn.Module):
         *,
         jitter: torch.Generator | None = None,
         keep_samples: bool = False,
+        per_sample: bool = False,
     ) -> Rendered:
         """Render rays given in the key camera's frame, with colours if there are `views` or the head predicts them.
 
         features [B, C, H, W] from `encode`, or what `encode_views` returned; intrinsics_ndc [B, 3, 3] of the key
         camera; `jitter` moves samples inside their bins, without it they stand in the middle; with `keep_samples` the
-        colours of the samples come too.
+        colours of the samples come too. Kernels keep nothing per sample, unless `per_sample` asks for what they do not.
         """
         with _full_precision(rays.directions):
             shape = (rays.directions.shape[0], rays.directions.shape[1])
             distances = self._distances(shape, jitter, rays.directions.device)
+            prepared, hard_cap = self._prepare(features, intrinsics_ndc), self.config.renderer.hard_cap
+            if self._fuses(distances) and not (keep_samples or per_sample):
+                return render_rays_fused(self.head, prepared, intrinsics_ndc, rays, distances, views, hard_cap=hard_cap)
             return render_rays(
                 self.head,
-                self._prepare(features, intrinsics_ndc),
+                prepared,
                 intrinsics_ndc,
                 rays,
                 distances,
                 views,
-                hard_cap=self.config.renderer.hard_cap,
+                hard_cap=hard_cap,
                 chunk=self._chunk(),
                 keep_samples=keep_samples,
             )
@@ -220,6 +229,10 @@ class ViPOcc(nn.Module):
             intrinsics_ndc = at_least_float32(intrinsics_ndc)
             xy = ndc_grid(size, self.convention, device=device).reshape(-1, 2)
             directions = ray_directions(intrinsics_ndc, xy)
+            if self._fuses(directions):
+                rays = Rays(torch.zeros_like(directions), directions, central=True)
+                depth = self.render(features, intrinsics_ndc, rays, jitter=jitter).distance * directions[..., 2]
+                return depth.reshape(batch, 1, *size)
             parts = directions.split(rays_at_once(self.config.renderer, batch), dim=1)
 
             def rays_of(some: Tensor, generator: torch.Generator | None) -> tuple[Rays, Tensor]:
@@ -276,6 +289,9 @@ class ViPOcc(nn.Module):
 
         return checkpoint.load(hub.find_model(path, revision=revision, cache_dir=cache_dir), device)
 
+    def _fuses(self, like: Tensor) -> bool:
+        return self.fused and can_fuse(self.head, self.config.renderer.samples, like)
+
     def _prepare(self, features: Tensor | HeadInputs, intrinsics_ndc: Tensor) -> Any:
         inputs = HeadInputs.of_key(features, intrinsics_ndc) if isinstance(features, Tensor) else features
         inputs.check(self.head.needs, self.config.head.kind)
@@ -291,7 +307,16 @@ class ViPOcc(nn.Module):
             if images.device.type == "cuda":
                 images = images.contiguous(memory_format=torch.channels_last)
             result: Tensor = function(images)
-        return at_least_float32(result[..., :height, :width])
+        return result[..., :height, :width]
+
+    def _features(self, images: Tensor) -> Tensor:
+        features: Tensor = self.decoder(self.encoder(images))
+        return features
+
+    def _residual(self, images: Tensor) -> Tensor:
+        assert self.depth_branch is not None
+        residual: Tensor = self.depth_branch(images)
+        return residual
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
         reduced = self.precision == "bfloat16" or (self.precision == "auto" and device == "cuda")

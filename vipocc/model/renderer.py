@@ -47,16 +47,18 @@ class Rendered:
 
     distance: Tensor
     """[B, R] expected Euclidean distance in metres."""
-    weights: Tensor
-    """[B, R, S] share of each sample; they sum to 1 under the hard cap."""
+    weights: Tensor | None
+    """[B, R, S] share of each sample; they sum to 1 under the hard cap. None where kernels kept nothing per sample."""
     colours: Tensor | None
     """[B, R, V, 3] colour seen by each view, or None without views; a head that predicts colours always gives its own,
     [B, R, 1, 3], as if of one view."""
     invalid: Tensor | None
     """bool [B, R, S, V] sample not seen by that view or unknown to the head, or None without views; where the head
-    predicts colours [B, R, S, 1], unknown to the head."""
+    predicts colours [B, R, S, 1], unknown to the head. None where kernels kept nothing per sample."""
     samples: Tensor | None = None
     """[B, R, S, V, 3] colour that each view shows at each sample, only where they were asked for."""
+    unseen: Tensor | None = None
+    """[B, R, V] share of the weight on invalid samples, without gradient, where kernels kept nothing per sample."""
 
 
 def sample_distances(

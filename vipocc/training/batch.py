@@ -96,7 +96,9 @@ def mirror(batch: Batch) -> Batch:
     c + s/2 - 1 covers their mirror images around the centre W - c.
     """
     chosen, width = batch.mirrored, batch.images.shape[-1]
-    sign = torch.tensor([-1.0, 1.0, 1.0, 1.0], device=batch.images.device)
+    # Filled there: a constant brought from the host would make it wait, and cannot be part of a CUDA graph.
+    sign = torch.ones(4, device=batch.images.device)
+    sign[0] = -1.0
     poses = batch.key_from_view * sign[:, None] * sign
     centre_sign = torch.ones(3, 3, device=batch.images.device)
     centre_sign[0, 1:] = -1.0

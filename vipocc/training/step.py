@@ -143,13 +143,26 @@ def _colour_terms(
     rays = patch_rays(pixels, batch.patch_views, batch.intrinsics, batch.key_from_view, batch.size, model.convention)
     keep = config.loss.invalid_rays == "weight_guided_diverse"
     views = None if model.head.predicts_colour else _render_views(batch)
-    rendered = model.render(features, batch.intrinsics[:, 0], rays, views, jitter=jitter, keep_samples=keep)
+    policy = config.loss.invalid_rays
+    rendered = model.render(
+        features,
+        batch.intrinsics[:, 0],
+        rays,
+        views,
+        jitter=jitter,
+        keep_samples=keep,
+        per_sample=policy not in ("weight_guided", "none"),
+    )
     assert rendered.colours is not None
-    assert rendered.invalid is not None
     patches = pixels.shape[:-1]  # [B, P, size, size]
     target = patch_colours(batch.images, pixels, batch.patch_views)
     error = losses.colour_error(rendered.colours.unflatten(1, patches[1:]), target, config.loss.criterion)
-    invalid = losses.invalid_rays(rendered.weights, rendered.invalid, config.loss.invalid_rays, rendered.samples)
+    if rendered.unseen is not None:
+        invalid = losses.mostly_unseen(rendered.unseen, policy)
+    else:
+        assert rendered.weights is not None
+        assert rendered.invalid is not None
+        invalid = losses.invalid_rays(rendered.weights, rendered.invalid, policy, rendered.samples)
     invalid = invalid.reshape(patches)
     means = {"rgb": losses.colour_loss(error, invalid, config.loss.average)}
     if config.loss.smoothness > 0:

@@ -16,12 +16,10 @@ WARPS = 1
 
 @dataclass(frozen=True)
 class Views:
-    """Where colours come from: K of the V views of each sample."""
+    """Where colours come from: K views of each sample."""
 
     colours: Tensor
-    """[B, V, H, W, 4] red, green, blue and a number that is not looked at; float16 or float32."""
-    chosen: Tensor
-    """[B, K] int64, which of the V views."""
+    """[B, K, H, W, 4] red, green, blue and a number that is not looked at; float16 or float32."""
     projections: Tensor
     """[B, K, 3, 4] normalised intrinsics times view-from-key."""
 
@@ -70,10 +68,9 @@ def fused_composite(
         hard_cap: let each ray end at its last sample at the latest.
     """
     if views is None:
-        nothing = distances.new_zeros(1)
-        of_views = (nothing, torch.zeros(len(distances), 0, dtype=torch.int64, device=distances.device), nothing)
+        of_views = (distances.new_zeros(len(distances), 0, 1, 1, 4), distances.new_zeros(len(distances), 0, 3, 4))
     else:
-        of_views = (views.colours.contiguous(), views.chosen.contiguous(), views.projections.contiguous())
+        of_views = (views.colours.contiguous(), views.projections.contiguous())
     distance, colours, unseen = _Composite.apply(
         density.contiguous(),
         origins.contiguous(),
@@ -96,22 +93,20 @@ class _Composite(torch.autograd.Function):
         distances: Tensor,
         key: Tensor,
         colours: Tensor,
-        chosen: Tensor,
         view_projections: Tensor,
         hard_cap: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         from vipocc.model.fused.compositing_kernels import forward_kernel
 
         batch, rays, samples = distances.shape
-        views = chosen.shape[1]
-        all_views, height, width = colours.shape[1:4] if views else (1, 1, 1)
-        ctx.save_for_backward(density, origins, directions, distances, colours, chosen, view_projections)
-        ctx.numbers = (rays, height, width, all_views, MIN_DEPTH)
+        views, height, width = colours.shape[1:4]
+        ctx.save_for_backward(density, origins, directions, distances, colours, view_projections)
+        ctx.numbers = (rays, height, width, MIN_DEPTH)
         ctx.constants = {"SAMPLES": samples, "VIEWS": views, "HARD_CAP": hard_cap, "num_warps": WARPS}
         distance = density.new_empty(batch, rays)
         seen = density.new_empty(batch, rays, views, 3)
         unseen = density.new_empty(batch, rays, views)
-        given = (density, origins, directions, distances, key, colours, chosen, view_projections)
+        given = (density, origins, directions, distances, key, colours, view_projections)
         forward_kernel[(batch * rays,)](*given, distance, seen, unseen, *ctx.numbers, **ctx.constants)
         ctx.mark_non_differentiable(unseen)
         return distance, seen, unseen
@@ -130,4 +125,4 @@ class _Composite(torch.autograd.Function):
             *ctx.numbers,
             **ctx.constants,
         )
-        return (of_density, *[None] * 8)
+        return (of_density, *[None] * 7)

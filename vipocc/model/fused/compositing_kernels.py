@@ -32,8 +32,7 @@ def forward_kernel(
     directions,  # [B * R, 3]
     distances,  # [B * R, SAMPLES]
     key,  # [B, 3, 4] projection into the key camera
-    colours,  # [B, V, H, W, 4]
-    views,  # [B, VIEWS] which of the V views give colours
+    colours,  # [B, VIEWS, H, W, 4]
     projections,  # [B, VIEWS, 3, 4]
     distance_out,  # [B * R]
     colour_out,  # [B * R, VIEWS, 3]
@@ -41,7 +40,6 @@ def forward_kernel(
     rays,  # R
     height,
     width,
-    all_views,  # V
     eps,
     SAMPLES: tl.constexpr,
     VIEWS: tl.constexpr,
@@ -64,7 +62,7 @@ def forward_kernel(
             invalid = outside(u, v, depth, eps) | unseen_by_key
             tl.store(unseen_out + ray * VIEWS + view, tl.sum(tl.where(invalid, weight, 0.0), 0))
             x0, x1, y0, y1, right, lower = corners(u, v, height, width)
-            rows = colours + (image * all_views + tl.load(views + place)) * height * width * 4
+            rows = colours + place * height * width * 4
             seen = lookup(rows, x0, x1, y0, y1, right, lower, width, 4)
             shown = tl.sum(seen * weight[:, None], 0)
             tl.store(colour_out + (ray * VIEWS + view) * 3 + rgba, shown, mask=rgba < 3)
@@ -77,7 +75,6 @@ def backward_kernel(
     directions,
     distances,
     colours,
-    views,
     projections,
     distance_gradient,  # [B * R]
     colour_gradient,  # [B * R, VIEWS, 3]
@@ -85,7 +82,6 @@ def backward_kernel(
     rays,
     height,
     width,
-    all_views,
     eps,
     SAMPLES: tl.constexpr,
     VIEWS: tl.constexpr,
@@ -104,7 +100,7 @@ def backward_kernel(
             place = image * VIEWS + view
             u, v, _depth = project(x, y, z, projections + place * 12, eps)
             x0, x1, y0, y1, right, lower = corners(u, v, height, width)
-            rows = colours + (image * all_views + tl.load(views + place)) * height * width * 4
+            rows = colours + place * height * width * 4
             seen = lookup(rows, x0, x1, y0, y1, right, lower, width, 4)
             wanted = tl.load(colour_gradient + (ray * VIEWS + view) * 3 + rgba, mask=rgba < 3, other=0.0)
             by_weight += tl.sum(seen * wanted[None, :], 1)

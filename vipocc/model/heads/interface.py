@@ -18,6 +18,7 @@ from vipocc.errors import UsageError
 if TYPE_CHECKING:
     from vipocc.model.config import ModelConfig
     from vipocc.model.field import PointQuery
+    from vipocc.model.renderer import Rays
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class HeadInputs:
     """What is known of the V source views of B samples; the key view is the first."""
 
     features: Tensor
-    """[B, V, C, H, W] the encoder's, float32."""
+    """[B, V, C, H, W] the encoder's, float32, or for a head that `fuses` in the precision of the networks."""
     intrinsics_ndc: Tensor
     """[B, V, 3, 3] normalised intrinsics."""
     view_from_key: Tensor
@@ -94,6 +95,8 @@ class DensityHead(nn.Module, ABC):
     """What it asks for; an instance may replace it according to its options."""
     predicts_colour: bool = False
     """Whether `radiance` gives colours; else they are looked up in the render views."""
+    fuses: bool = False
+    """Whether there is a `fused_density`; features then come in the precision of the network that made them."""
 
     @classmethod
     @abstractmethod
@@ -126,6 +129,13 @@ class DensityHead(nn.Module, ABC):
     def radiance(self, prepared: Any, query: PointQuery) -> tuple[Tensor, Tensor]:
         """Densities [B, P, S] as `forward`, and colours [B, P, S, 3] in [0, 1]; only where `predicts_colour`."""
         raise NotImplementedError(f"{type(self).__name__} predicts no colour")
+
+    def fused_density(self, prepared: Any, rays: Rays, distances: Tensor, intrinsics_ndc: Tensor) -> Tensor:
+        """Densities [B, R, S] at distances [B, R, S] along rays, by a kernel (`vipocc.model.fused`), on CUDA alone.
+
+        intrinsics_ndc [B, 3, 3] of the key camera. `forward` is its plain twin.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no kernel")
 
     def unseen(self, prepared: Any, query: PointQuery) -> Tensor:
         """Points of which the head knows nothing, bool [B, P, S]: by default those that the key image does not show.
