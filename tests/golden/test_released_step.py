@@ -134,8 +134,7 @@ def derived(model: ViPOcc, batch: Batch) -> tuple[float, float, float]:
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_step_of_the_official_profile(dtype: torch.dtype) -> None:
+def compare(dtype: torch.dtype, device: str, relative: float) -> None:
     torch.manual_seed(3)
     model = ViPOcc(configuration.validate(MODEL, ModelConfig), "official").eval().double()
     assert model.depth_branch is not None
@@ -146,15 +145,25 @@ def test_a_step_of_the_official_profile(dtype: torch.dtype) -> None:
     batch = street(4)
     expected = derived(model, batch)
     config = configuration.load("vipocc", profile="official").training
-    fields = {name: value for name, value in vars(batch).items() if name != "maps"}
+    fields = {name: value.to(device) for name, value in vars(batch).items() if name != "maps"}
     typed = {name: value.to(dtype) if value.is_floating_point() else value for name, value in fields.items()}
+    model.to(device, dtype).use_precision("float32")
     with torch.no_grad():
-        terms = training_losses(model.to(dtype), Batch(**typed), config)
-    # The distances of samples are float32 in either.
-    relative = 1e-7 if dtype == torch.float64 else 1e-5
+        terms = training_losses(model, Batch(**typed), config)
     for name, value in zip(("rgb", "depth", "temporal"), expected, strict=True):
         assert float(terms[name]) == pytest.approx(value, rel=relative)
         assert value > 0
-    assert float(terms["total"]) == pytest.approx(
-        2 * expected[0] + 0.005 * expected[1] + 0.01 * expected[2], rel=relative
-    )
+    whole = 2 * expected[0] + 0.005 * expected[1] + 0.01 * expected[2]
+    assert float(terms["total"]) == pytest.approx(whole, rel=relative)
+
+
+# The distances of samples are float32 in either.
+@pytest.mark.parametrize(("dtype", "relative"), [(torch.float64, 1e-7), (torch.float32, 1e-5)])
+def test_a_step_of_the_official_profile(dtype: torch.dtype, relative: float) -> None:
+    compare(dtype, "cpu", relative)
+
+
+@pytest.mark.gpu
+def test_a_step_of_the_official_profile_on_cuda() -> None:
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        compare(torch.float32, "cuda", 1e-3)
