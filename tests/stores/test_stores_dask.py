@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -136,8 +137,6 @@ def test_arrays_never_travel(store: Store, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_failing_device_names_its_host(store: Store, tmp_path: Path) -> None:
-    import socket
-
     def broken() -> str:
         raise DeviceError("no CUDA device is available", fix="check the driver with `nvidia-smi`")
 
@@ -286,7 +285,17 @@ def test_a_killed_client_loses_nothing(cluster: Cluster, tmp_path: Path, undistu
     store = Store.create_or_open(path, spec(), tmp_path)
     assert shards(store) == undisturbed
     assert verify(path).sound
-    assert not list(tmp_path.rglob("*.partial")) + list(tmp_path.rglob("*.next")) + list(tmp_path.rglob("*.lock"))
+    assert not list(tmp_path.rglob("*.partial")) + list(tmp_path.rglob("*.next"))
+
+
+def test_what_a_killed_client_left_beside_the_store_is_cleared_away(store: Store, tmp_path: Path) -> None:
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    left = store.ledger.path / "runs" / f"{socket.gethostname()}-{killed.pid}.json.lock"
+    left.parent.mkdir()
+    left.touch()
+    run(store, requests([1]), Computer(tmp_path / "log"))
+    assert not left.parent.exists()
 
 
 @pytest.mark.slow
