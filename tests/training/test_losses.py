@@ -17,6 +17,7 @@ from vipocc.training.losses import (
     depth_consistency,
     invalid_rays,
     masked_mean,
+    mostly_unseen,
     smoothness,
     smoothness_reference,
     temporal_loss,
@@ -317,9 +318,9 @@ def test_mostly_unseen_is_what_the_samples_say() -> None:
     weights = torch.rand(40, 8, generator=g).softmax(-1)
     invalid = torch.rand(40, 8, 2, generator=g) < torch.rand(40, 1, 1, generator=g) * 1.5
     unseen = (weights[..., None] * invalid).sum(-2)
-    found = losses.mostly_unseen(unseen)
+    found = mostly_unseen(unseen)
     assert 0 < found.sum() < 40
-    assert torch.equal(found, losses.invalid_rays(weights, invalid))
-    assert not losses.mostly_unseen(unseen, "none").any()
+    assert torch.equal(found, invalid_rays(weights, invalid))
+    assert not mostly_unseen(unseen, "none").any()
     with pytest.raises(ValueError, match="single samples"):
-        losses.mostly_unseen(unseen, "strict")
+        mostly_unseen(unseen, "strict")

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 def can_fuse(head: DensityHead, samples: int, like: Tensor) -> bool:
     """Tell whether the kernels can render by this head: on CUDA, in float32, a power of two of samples.
 
+    Not where the same bits are asked for every time: gradients of features are added in whatever order rays end.
+
     Args:
         head: the density head.
         samples: of a ray.
         like: a tensor of the type and on the device of the rays.
     """
     fitting = samples >= 16 and samples & (samples - 1) == 0
-    return head.fuses and fitting and like.is_cuda and like.dtype == torch.float32
+    single = like.is_cuda and like.dtype == torch.float32
+    return head.fuses and fitting and single and not torch.are_deterministic_algorithms_enabled()
 
 
 def render_rays_fused(
