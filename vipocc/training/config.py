@@ -98,9 +98,9 @@ class TrainingConfig(Schema):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the 2D networks (`auto`: bfloat16 on CUDA); geometry, rendering and losses are always float32."""
     workers: int = Field(default=4, ge=0)
-    """Processes that read samples; 0 reads in the trainer's own."""
+    """Processes that read samples, in each of the processes that train; 0 reads in the trainer's own."""
     prefetch: int = Field(default=2, ge=1)
-    """Batches that each worker reads ahead."""
+    """Batches that each worker reads ahead; shared memory holds as many for each, and one more."""
     deterministic: bool = False
     """Only operations that give the same bits every time: slower on CUDA, and one that has no such form is an error."""
 
