@@ -71,7 +71,7 @@ def test_two_processes_have_the_gradient_of_one(raw: Raw, tmp_path: Path) -> Non
     script = Path(__file__).with_name("whole_step.py")
     running = [
         subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path)],
+            [sys.executable, str(script), str(tmp_path), "cpu"],
             env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
             text=True,

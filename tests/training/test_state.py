@@ -149,24 +149,31 @@ if sys.argv[3] == "save":
     torch.save = fatal
 else:
     setattr(os, sys.argv[3], fatal)
-start_training(Workspace.open(__import__("pathlib").Path(sys.argv[2])), configuration.load("demo", overrides=OVERRIDES),
-               name="killed", say=print)
+config = configuration.load("demo", overrides=(*OVERRIDES, *sys.argv[4:]))
+start_training(Workspace.open(__import__("pathlib").Path(sys.argv[2])), config, name="killed", say=print)
 """
 
 
+#: The average of the weights, and steps in two parts; checkpoints are written in the background anyway.
+AVERAGED = ("training.ema=0.9", "training.accumulate=2")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("call", ["save", "fsync", "replace"])
+@pytest.mark.parametrize("call, more", [("save", ()), ("fsync", ()), ("replace", ()), ("save", AVERAGED)])
 def test_a_kill_while_a_checkpoint_is_written_costs_nothing_before_it(
-    world: TinyWorld, undisturbed: Path, call: str
+    world: TinyWorld, undisturbed: Path, call: str, more: tuple[str, ...]
 ) -> None:
-    command = [sys.executable, "-c", _KILLED, str(Path(__file__).parent), str(world.workspace.path), call]
+    if more:
+        start_training(world.workspace, world.configured(*more), name="whole", say=lambda text: None)
+        undisturbed = world.workspace.runs / "whole"
+    command = [sys.executable, "-c", _KILLED, str(Path(__file__).parent), str(world.workspace.path), call, *more]
     threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     ended = subprocess.run(command, capture_output=True, text=True, env=threads, timeout=300, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     folder = world.workspace.runs / "killed" / "checkpoints"
     assert any(path.name.startswith(".partial-") for path in folder.iterdir())
     assert latest_checkpoint(folder) == folder / "step_3"
-    start_training(world.workspace, None, resume="latest", say=lambda text: None)
+    start_training(world.workspace, None, resume="killed", say=lambda text: None)
     first, second = (read_weights(run / "step_6") for run in (folder, undisturbed / "checkpoints"))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -74,36 +74,36 @@ def cut(raw: dict[str, Tensor], count: int) -> list[dict[str, Tensor]]:
     return [{n: v[at * size : (at + 1) * size] for n, v in raw.items()} for at in range(count)]
 
 
-def opened(raw: dict[str, Tensor], config: Any) -> Part:
-    return lambda: (in_float64(prepare(raw, config.training, CPU)), None)
+def opened(raw: dict[str, Tensor], config: Any, device: torch.device = CPU) -> Part:
+    return lambda: (in_float64(prepare(raw, config.training, device)), None)
 
 
 def gradients(
-    config: Any, raws: Sequence[dict[str, Tensor]], ranks: Ranks = ALONE, bucket_bytes: int = 20_000
+    config: Any, raws: Sequence[dict[str, Tensor]], ranks: Ranks = ALONE, device: torch.device = CPU
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Losses, and gradients by name, of two passes, the second of which overlaps its sums with the backward pass."""
-    model = a_model(config)
+    model = a_model(config).to(device)
     parameters = list(model.parameters())
-    reducer = GradientSum(parameters, ranks, bucket_bytes) if ranks.world > 1 else None
+    reducer = GradientSum(parameters, ranks, bucket_bytes=20_000) if ranks.world > 1 else None
     for _ in range(2):
         model.zero_grad()
         losses = add_gradients(
-            model, [opened(raw, config) for raw in raws], config.training, ranks=ranks, reducer=reducer
+            model, [opened(raw, config, device) for raw in raws], config.training, ranks=ranks, reducer=reducer
         )
     found = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
     return losses, found
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, device: torch.device) -> None:
     torch.set_num_threads(1)
     raw = torch.load(folder / "raw.pt", weights_only=True)
-    with joined(CPU, f"file://{folder / 'meeting'}") as ranks:
+    with joined(device, f"file://{folder / 'meeting'}") as ranks:
         for case, parts in SHARED:
             share = cut(uneven(raw, case), ranks.world)[ranks.rank]
-            found = gradients(configured(case), cut(share, parts), ranks)
+            found = gradients(configured(case), cut(share, parts), ranks, device)
             torch.save(found, folder / f"{case}-{parts}-{ranks.rank}.pt")
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), torch.device(sys.argv[2]))
