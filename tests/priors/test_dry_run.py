@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from small_world import arguments, reader, tree
 
 from vipocc.cli import run
+from vipocc.priors.job import Recipe
+from vipocc.priors.outlook import Left
 from vipocc.workspace import Workspace
 
 LINE = r"{kind}: {missing} of {rows} rows in {units}, (\d+(\.\d)?) [kM]?B, about .+ in 1 process; .+"
@@ -88,6 +91,44 @@ def test_a_world_that_is_not_generated_yet_counts_too(tmp_path: Path, capfd: pyt
     lines = told(capfd, "priors", "depth", "-C", str(folder), "--split", "train", "--limit", "7")
     assert matches(lines[2], "depth (simulated)", 7, 7, "2 units"), lines
     assert tree(folder) == before
+
+
+def test_with_networks_before_anything_is_there(
+    tmp_path: Path, tiny: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "ws"
+    assert run(["init", "--dataset", "synthetic", "-C", str(folder)]) == 0
+    before = tree(folder)
+    lines = told(capfd, "priors", "depth", "-C", str(folder), "--model", str(tiny["depth"]), "--from", "raw")
+    assert "into stores/synthetic/depth-raw.zarr" in lines[0]
+    assert matches(lines[2], "depth", 14, 14, "4 units"), lines
+    models = ("--detector", str(tiny["detector"]), "--segmenter", str(tiny["segmenter"]))
+    lines = told(capfd, "priors", "sam", "-C", str(folder), *models)
+    assert matches(lines[2], "instances", 14, 14, "4 units"), lines
+    assert tree(folder) == before
+
+
+def test_for_a_cluster(
+    workspace: Path, tiny: dict[str, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ("-C", str(workspace), "--split", "train", "--store", "net", "--scheduler", "tcp://127.0.0.1:1")
+    lines = told(capfd, "priors", "depth", *place)
+    assert re.search(r", about 1 s on one cpu, which the workers share; simulated", lines[1]), lines
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    # What only the workers can do is not refused here.
+    lines = told(capfd, "priors", "depth", *place, "--model", str(tiny["depth"]), "--dtype", "bfloat16")
+    assert "10 of 10 rows in 2 units" in lines[1]
+    assert "the time not known: no GPU here to measure on; depth (unknown)" in lines[1]
+
+
+@pytest.mark.parametrize(("asked", "seconds", "workers"), [(None, 5, 1), (None, 500, 3), (2, 500, 2), (7, 1, 7)])
+def test_long_work_on_the_cpu_is_spread_over_the_cores(
+    asked: int | None, seconds: float, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vipocc.data_manifests.stage.cores", lambda: 3)
+    recipe = Recipe("depth", "m", None, (1, 1), 1.0, accelerated=False)  # type: ignore[arg-type]
+    assert Left(recipe, 10, 10, 10).workers(asked, seconds) == workers
+    assert Left(replace(recipe, accelerated=True), 10, 10, 10).workers(asked, seconds) == (asked or 1)
 
 
 def test_a_part_tells_of_itself(workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:

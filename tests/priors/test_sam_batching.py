@@ -160,3 +160,21 @@ def test_the_record_says_the_sizes_that_were_used(
     # The batch decides nothing: the store that is there is whole for any other.
     assert run([*command, "--batch-size", "7"]) == 0
     assert "instances: nothing to do" in capfd.readouterr().out
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_sizes_are_found_and_masks_are_those_of_the_cpu(
+    workspace: Path, tiny: dict[str, Path], images: np.ndarray
+) -> None:
+    models = ("--detector", str(tiny["detector"]), "--segmenter", str(tiny["segmenter"]))
+    place = ("-C", str(workspace), "--split", "train")
+    for name, device in (("gpu", "cuda"), ("cpu", "cpu")):
+        assert run(arguments("priors", "sam", *place, "--store", name, *models, "--device", device)) == 0
+    for sizes in (record["batch_size"] for record in notes(workspace, "gpu")):
+        assert 1 <= sizes["detector"] <= 64
+        assert sizes["segmenter"] in (1, 2, 4), "float32: no more than four"
+    there, here = (reader(workspace, "instances", name) for name in ("gpu", "cpu"))
+    for group in here.groups():
+        rows = np.flatnonzero(here.rows(group))
+        same = there.read_many(group, rows, "masks") == here.read_many(group, rows, "masks")
+        assert same.mean() > 0.99

@@ -36,6 +36,7 @@ from vipocc.evaluation.protocols import (
 )
 from vipocc.evaluation.report import Frame, Report
 from vipocc.evaluation.sampler import evaluate_sampler
+from vipocc.priors.sources import fingerprint_models
 from vipocc.stores import StoreReader
 from vipocc.workspace import Workspace
 
@@ -206,15 +207,15 @@ def run_sampler(
 
 
 def source_note(reader: StoreReader | None) -> str:
-    """Return what made a store of priors, in words: the model's id, or that they are simulated."""
+    """Return what made a store of priors, in words: the models' ids, or that they are simulated."""
     if reader is None:
         return ""
     notes = set()
     for group in reader.groups():
         made_by: Mapping[str, Any] | None = reader.fingerprint(group)
         if made_by is not None:
-            simulated = made_by.get("source") == "simulated"
-            notes.add("simulated prior" if simulated else str(made_by.get("model") or made_by.get("detector") or ""))
+            models = " and ".join(str(model["model"]) for model in fingerprint_models(made_by))
+            notes.add("simulated prior" if made_by.get("source") == "simulated" else models)
     return ", ".join(sorted(notes - {""}))
 
 

@@ -44,12 +44,11 @@ class Left:
         """Of the rows that are missing, on the disk."""
         return self.missing * self.recipe.bytes_per_row
 
-    def processes(self, devices: Sequence[str], asked: int | None, seconds: float) -> int:
-        """Return how many processes do it, where one would take so many `seconds`."""
-        each = asked or 1
-        if not self.recipe.accelerated and asked is None and seconds > SPREAD_FROM:
-            each = preparation.cores()
-        return min(len(devices) * each, max(self.units, 1))
+    def workers(self, asked: int | None, seconds: float) -> int:
+        """Return how many processes work on each device, where one in all would take so many `seconds`."""
+        if self.recipe.accelerated or asked is not None or seconds <= SPREAD_FROM:
+            return asked or 1
+        return preparation.cores()
 
 
 def left_of(job: Job, *, overwrite: bool = False) -> Left:

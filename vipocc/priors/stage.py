@@ -78,7 +78,7 @@ def run_stage(kinds: Sequence[PriorKind], workspace: Workspace, config: Any, wan
     for kind in kinds:
         if wanted.dry_run:
             left = outlook(kind, workspace, config, rows, wanted.name, overwrite=wanted.overwrite)
-            say(_line(left, _devices_of(left, devices), wanted)[0])
+            say(_line(left, _devices_of(left, devices), wanted))
         else:
             _run(jobs.describe(kind, workspace, config, rows, wanted.name), source, devices, wanted, say)
 
@@ -128,14 +128,14 @@ def _prepared_rows(workspace: Workspace, config: Any, wanted: Wanted, say: Say) 
 def _run(job: Job, source: Source | None, devices: tuple[str, ...], wanted: Wanted, say: Say) -> None:
     left = left_of(job, overwrite=wanted.overwrite)
     devices = _devices_of(left, devices)
-    text, processes = _line(left, devices, wanted)
-    say(text)
+    say(_line(left, devices, wanted))
     if not left.missing:
         return
     rows = f"{left.missing:,} rows of {job.spec.kind}"
     elsewhere = "use a workspace on another disk (`vipocc init -C FOLDER`)"
     refuse_without_space(job.path, left.bytes, rows, elsewhere)
-    executor: Executor = LocalExecutor(devices, max(1, processes // len(devices)))
+    seconds = 0.0 if left.recipe.accelerated else _seconds(left, devices[0])
+    executor: Executor = LocalExecutor(devices, left.workers(wanted.jobs, seconds))
     if wanted.scheduler:
         # Which device a worker has is found out there.
         network = source if left.recipe.accelerated else None
@@ -149,19 +149,33 @@ def _devices_of(left: Left, devices: tuple[str, ...]) -> tuple[str, ...]:
     return devices if left.recipe.accelerated else ("cpu",)
 
 
-def _line(left: Left, devices: tuple[str, ...], wanted: Wanted) -> tuple[str, int]:
-    """Return what is to be done, in words, and the number of processes that do it."""
+def _line(left: Left, devices: tuple[str, ...], wanted: Wanted) -> str:
+    """Return what is to be done, in words."""
     recipe = left.recipe
     if not left.missing:
-        return f"{recipe.shown}: nothing to do, all {left.rows:,} rows are there", 0
+        return f"{recipe.shown}: nothing to do, all {left.rows:,} rows are there"
     text = f"{recipe.shown}: {left.missing:,} of {left.rows:,} rows in {_count(left.units, 'unit')}, {size(left.bytes)}"
-    processes = left.processes(devices, wanted.jobs, 0)
+    # Loading a network to time it takes as long as some of its work: a run that goes ahead tells the rate itself.
     if wanted.dry_run or not recipe.accelerated:
-        # Loading a network to time it takes as long as some of its work: a run that goes ahead tells the rate itself.
-        seconds = left.missing * recipe.computer.seconds_per_row(devices[0], recipe.size)
-        processes = left.processes(devices, wanted.jobs, seconds)
-        text += f", about {duration(max(seconds / processes, 1))} in {_count(processes, 'process', 'es')}"
-    return f"{text}; {recipe.model}", processes
+        text += _time(left, devices, wanted)
+    return f"{text}; {recipe.model}"
+
+
+def _time(left: Left, devices: tuple[str, ...], wanted: Wanted) -> str:
+    """Return how long the work takes, in words, measured here."""
+    if wanted.scheduler:
+        here = resolve_devices()[0] if left.recipe.accelerated else "cpu"
+        if left.recipe.accelerated and here == "cpu":
+            return ", the time not known: no GPU here to measure on"
+        return f", about {duration(max(_seconds(left, here), 1))} on one {here}, which the workers share"
+    seconds = _seconds(left, devices[0])
+    processes = min(len(devices) * left.workers(wanted.jobs, seconds), left.units)
+    return f", about {duration(max(seconds / processes, 1))} in {_count(processes, 'process', 'es')}"
+
+
+def _seconds(left: Left, device: str) -> float:
+    """Return the time that one process on a device takes for all."""
+    return left.missing * left.recipe.computer.seconds_per_row(device, left.recipe.size)
 
 
 def _count(number: int, noun: str, ending: str = "s") -> str:

@@ -18,6 +18,7 @@ from vipocc import config as configuration
 from vipocc.cli import run
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.views import prepared_intrinsics
+from vipocc.evaluation.run import source_note
 from vipocc.priors.sources import names
 from vipocc.workspace import Workspace
 
@@ -183,13 +184,30 @@ def test_a_depth_model_from_dry_run_to_report(installed: None, workspace: Path, 
             assert why in output
             assert "--store NAME" in output
     assert tree(workspace) == before
-    assert told(*command, "--model", str(other), "--overwrite")[0] == 0
+    # Worker processes find the source too.
+    code, output = told(*command, "--model", str(other), "--overwrite", "--jobs", "2")
+    assert code == 0, output
+    assert source_note(reader(workspace, "depth", "da3")) == "other"
 
     code, output = told("stores", "status", "depth-da3", "-C", str(workspace))
     assert code == 0
     assert output.count("  synthetic_drive_0000_sync/image_0") == 2
     assert "model other, " in output
     assert "source depth-anything-3, " in output
+
+
+def test_a_dry_run_before_anything_is_there(installed: None, tmp_path: Path, told: Told) -> None:
+    folder, model = tmp_path / "ws", depth_weights(tmp_path / "da3", 1.5)
+    assert told("init", "--dataset", "synthetic", "-C", str(folder))[0] == 0
+    before = tree(folder)
+    command = ("priors", "depth", "-C", str(folder), "--source", "depth-anything-3", "--model", str(model))
+    code, output = told(*command, "--dry-run")
+    assert code == 0, output
+    assert "the synthetic world would be generated first: 11 frames" in output
+    assert re.search(
+        r"^depth: 14 of 14 rows in 4 units, .* kB, about .* in 1 process; da3 \(apache-2.0\)$", output, re.M
+    )
+    assert tree(folder) == before
 
 
 def test_a_segmenter_from_dry_run_to_report(
@@ -218,6 +236,7 @@ def test_a_segmenter_from_dry_run_to_report(
     assert made_by["source"] == "grounded-sam-2"
     assert (made_by["detector"]["model"], made_by["segmenter"]["model"]) == ("detector", "sam2")
     assert (anchors.fingerprint(group) or {})["source"] == "grounded-sam-2"
+    assert source_note(instances) == "detector and sam2"
     # The package's own networks do not mix in.
     own = ("--detector", str(tiny["detector"]), "--segmenter", str(tiny["segmenter"]))
     code, output = told("priors", "sam", *place, *own)

@@ -222,3 +222,20 @@ def test_the_estimate_runs_the_network_on_noise(opened: Callable[..., Any]) -> N
     computer.close()
     assert computer.seconds_per_row("cpu", (48, 160)) > 0
     assert sizes == [(4, 48, 160, 3)] * 2
+
+
+@pytest.mark.gpu
+def test_a_full_gpu_is_worked_on_in_smaller_batches(opened: Callable[..., Any], unit: Unit) -> None:
+    item = torch.cuda.mem_get_info()[0] // 3
+
+    def network(images: Images) -> torch.Tensor:
+        torch.empty(len(images.rgb) * item, dtype=torch.uint8, device="cuda")
+        return torch.from_numpy(images.rgb[..., 0]).cuda() / 8.0
+
+    computer = opened(Depth, network)
+    computer.close()
+    computer.open("cuda")
+    assert computer.units_at_once("cuda") == 2
+    depth = computer.compute(unit, [0, 1, 2, 3, 4])["depth"]
+    assert depth.shape[0] == 5
+    assert computer.notes()["batch_size"] in (1, 2)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import create_model
 
 from vipocc.config import Schema, validate
+from vipocc.data_manifests.config import DataConfig
 from vipocc.errors import ConfigError
 from vipocc.priors.config import InstanceClass, PriorsConfig
 from vipocc.workspace import Workspace
@@ -72,7 +73,8 @@ class Source(ABC):
         self.seed = int(config.seed)
         self.size: tuple[int, int] = (int(height), int(width))
         """Height and width of the prepared images."""
-        self.data = config.data
+        self.data: DataConfig = config.data
+        """How images are prepared."""
         self.priors: PriorsConfig = config.priors
         self.options: Any = _options(type(self), config.priors)
 

@@ -51,7 +51,10 @@ class DepthAnythingV2(DepthSource):
         if self.images == "prepared":
             return DepthComputer(frames, self.options)
         path, dataset, root = self.workspace.manifest, self.workspace.dataset, self.workspace.root
-        manifest = Manifest.load(path, dataset=dataset, root=root)
-        first = manifest.camera_model(*next(iter(manifest.needed("all"))))
-        raw_size = (first.height, first.width)
+        # For the estimate of time alone; before the dataset is indexed, that of the prepared images has to do.
+        raw_size = self.size
+        if path.is_file():
+            manifest = Manifest.load(path, dataset=dataset, root=root)
+            camera = manifest.camera_model(*next(iter(manifest.needed("all"))))
+            raw_size = (camera.height, camera.width)
         return RawDepthComputer(frames, self.options, path, dataset, root, self.size, raw_size)

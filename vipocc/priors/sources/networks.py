@@ -55,10 +55,8 @@ class NetworkComputer(ImageComputer):
 
     def load(self, device: str) -> None:
         """Load the network onto `device`."""
-        workspace = self.source.workspace
         self._model = self.source.load(device)  # type: ignore[attr-defined]
         self._batch, self._device = BatchSize(self.options.batch_size, torch.device(device)), device
-        self._manifest = Manifest.load(workspace.manifest, dataset=workspace.dataset, root=workspace.root)
 
     def unload(self) -> None:
         """Let go of the network."""
@@ -66,13 +64,12 @@ class NetworkComputer(ImageComputer):
 
     def infer(self, unit: Unit, rows: Sequence[int], images: NDArray[np.uint8]) -> list[Any]:
         """Return the network's checked answers, batch by batch."""
-        assert self._manifest is not None
-        assert self._batch is not None
+        if self._manifest is None:
+            workspace = self.source.workspace
+            self._manifest = Manifest.load(workspace.manifest, dataset=workspace.dataset, root=workspace.root)
         sequence, camera = unit.group.split("/")
         intrinsics = prepared_intrinsics(self._manifest, sequence, camera, self.source.data)
-        given = Images(images, intrinsics, unit.group, tuple(int(row) for row in rows))
-        self._batch.find(lambda count: self._run(_some(given, np.arange(count) % len(images))))
-        return list(self._batch.split(len(images), lambda a, b: self._run(_some(given, np.arange(a, b)))))
+        return self._answers(Images(images, intrinsics, unit.group, tuple(int(row) for row in rows)))
 
     def notes(self) -> dict[str, Any]:
         """Return what a unit's record says of the computation besides what decides it."""
@@ -80,11 +77,16 @@ class NetworkComputer(ImageComputer):
         return {"batch_size": self._batch.size}
 
     def trial(self, images: NDArray[np.uint8]) -> object:
-        """Run the network once on noise, as of the first camera."""
-        assert self._manifest is not None
-        sequence = self._manifest.sequences[0]
-        camera = self._manifest.perspective_cameras(sequence)[0]
-        return self.infer(Unit(f"{sequence}/{camera}", 0), [0] * len(images), images)
+        """Run the network once on noise, seen at a right angle: frames need not be there, nor their cameras."""
+        count, height, width = images.shape[:3]
+        intrinsics = np.array([[width / 2, 0, width / 2], [0, width / 2, height / 2], [0, 0, 1]])
+        return self._answers(Images(images, intrinsics, "noise/noise", tuple(range(count))))
+
+    def _answers(self, images: Images) -> list[Any]:
+        assert self._batch is not None
+        count = len(images.rgb)
+        self._batch.find(lambda size: self._run(_some(images, np.arange(size) % count)))
+        return list(self._batch.split(count, lambda start, stop: self._run(_some(images, np.arange(start, stop)))))
 
     def _run(self, images: Images) -> Any:
         assert self._model is not None
