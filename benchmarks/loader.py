@@ -37,8 +37,9 @@ from vipocc.stores.spec import StoreSpec, Unit, requests_for
 from vipocc.stores.writer import Store
 from vipocc.training.config import TrainingConfig
 from vipocc.training.packing import Packed
-from vipocc.training.samples import SamplePaths, SampleTable, TrainingSamples
+from vipocc.training.samples import SamplePaths, TrainingSamples
 from vipocc.training.stream import RunBatches, load_packed
+from vipocc.training.table import SampleTable
 
 CAMERAS = ("image_00", "image_01", "image_02", "image_03")
 STEREO, FISHEYE_OFFSET, DISTINCT = 2, 10, 16
@@ -74,7 +75,7 @@ class Pictures:
             elif self.kind == "depth":
                 # As smooth as what a depth network gives, down to the last bits that float16 holds.
                 field = cv2.resize(rng.uniform(3, 60, (7, 21)), (width, height), interpolation=cv2.INTER_CUBIC)
-                made.append((field * rng.normal(1, 0.002, field.shape)).astype(np.float16))
+                made.append((field * rng.normal(1, 0.0007, field.shape)).astype(np.float16))
             else:
                 made.append(rng.integers(4, (width - 4, height - 4), (25, 64, 2)).astype(np.uint16))
         return {{"frames": "rgb", "depth": "depth", "anchors": "anchors"}[self.kind]: np.stack(made)}

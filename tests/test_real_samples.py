@@ -23,10 +23,11 @@ from vipocc.model.network import ViPOcc
 from vipocc.priors.tiny import make_tiny_depth, make_tiny_grounding_dino, make_tiny_sam
 from vipocc.stores import StoreReader
 from vipocc.training.metrics import read_metrics
-from vipocc.training.samples import SamplePaths, TrainingSamples, sample_table
+from vipocc.training.samples import SamplePaths, TrainingSamples
 from vipocc.training.seeds import torch_generator
 from vipocc.training.step import prepare, training_losses
 from vipocc.training.stream import RunBatches, load_batches
+from vipocc.training.table import sample_table
 from vipocc.training.trainer import Trainer
 from vipocc.workspace import Workspace
 

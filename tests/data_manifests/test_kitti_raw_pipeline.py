@@ -36,7 +36,8 @@ from vipocc.geometry.poses import relative
 from vipocc.priors.inputs import wanted_rows
 from vipocc.stores import StoreReader
 from vipocc.training.config import TrainingConfig
-from vipocc.training.samples import SamplePaths, TrainingSamples, sample_table
+from vipocc.training.samples import SamplePaths, TrainingSamples
+from vipocc.training.table import sample_table
 from vipocc.workspace import Workspace
 
 REAL = "2011_09_26_drive_0002_sync"

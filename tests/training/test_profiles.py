@@ -20,8 +20,9 @@ from vipocc.training import losses
 from vipocc.training.batch import Batch, share_choices
 from vipocc.training.config import TrainingConfig
 from vipocc.training.inputs import training_inputs
-from vipocc.training.samples import TrainingSamples, sample_table
+from vipocc.training.samples import TrainingSamples
 from vipocc.training.step import training_losses, training_means
+from vipocc.training.table import sample_table
 
 PROFILES = ("paper", "official")
 NARROW = {"name": "resnet18", "width": 0.125, "pretrained": "none"}

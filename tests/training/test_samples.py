@@ -11,8 +11,9 @@ from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.views import sample_views
 from vipocc.errors import DataError, MissingInputError
 from vipocc.training.inputs import training_inputs
-from vipocc.training.samples import TrainingSamples, epoch_order, sample_table
+from vipocc.training.samples import TrainingSamples, epoch_order
 from vipocc.training.stream import RunBatches
+from vipocc.training.table import sample_table
 
 
 def open_samples(world: TinyWorld, *overrides: str) -> TrainingSamples:

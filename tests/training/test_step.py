@@ -30,9 +30,10 @@ from vipocc.training import losses
 from vipocc.training.batch import Batch, mirror
 from vipocc.training.inputs import training_inputs
 from vipocc.training.rays import patch_colours, patch_pixels, patch_rays
-from vipocc.training.samples import Share, TrainingSamples, sample_table
+from vipocc.training.samples import Share, TrainingSamples
 from vipocc.training.session import start_training
 from vipocc.training.step import needs_depth_branch, needs_prior, prepare, training_losses, training_means
+from vipocc.training.table import sample_table
 from vipocc.training.validation import Validation
 from vipocc.workspace import Workspace
 

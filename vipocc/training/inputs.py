@@ -16,8 +16,9 @@ from vipocc.errors import MissingInputError, StoreError
 from vipocc.model.config import MapConfig
 from vipocc.progress import size as readable_size
 from vipocc.stores.reader import StoreReader
-from vipocc.training.samples import SamplePaths, SampleTable
+from vipocc.training.samples import SamplePaths
 from vipocc.training.step import needs_depth_branch, needs_prior
+from vipocc.training.table import SampleTable
 from vipocc.workspace import Workspace
 
 Rows = Mapping[str, NDArray[np.int64]]

@@ -18,9 +18,10 @@ from vipocc.training.determinism import deterministic
 from vipocc.training.distributed import Ranks, device_here, joined
 from vipocc.training.inputs import training_inputs
 from vipocc.training.runs import find_run, new_run
-from vipocc.training.samples import SampleTable, TrainingSamples, sample_table
+from vipocc.training.samples import TrainingSamples
 from vipocc.training.schedule import total_samples
 from vipocc.training.sinks import check_sinks
+from vipocc.training.table import SampleTable, sample_table
 from vipocc.training.trainer import Summary, Trainer
 from vipocc.training.validation import Validation
 from vipocc.workspace import Workspace
