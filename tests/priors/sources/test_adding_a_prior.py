@@ -169,6 +169,9 @@ def test_a_depth_model_from_dry_run_to_report(installed: None, workspace: Path, 
     assert record["notes"] == {"batch_size": 3}
 
     before = tree(workspace)
+    code, output = told(*command, "--dtype", "bfloat16", "--device", "cpu")
+    assert code == 2
+    assert "bfloat16 needs a CUDA device" in output
     assert "nothing to do" in told(*command)[1]
     assert tree(workspace) == before
     # Other weights, another option, another source: none mixes into the store.

@@ -15,7 +15,8 @@ from pydantic import create_model
 from vipocc.config import Schema, validate
 from vipocc.data_manifests.config import DataConfig
 from vipocc.errors import ConfigError
-from vipocc.priors.config import InstanceClass, PriorsConfig
+from vipocc.priors.config import InstanceClass, NetworkOptions, PriorsConfig
+from vipocc.priors.devices import check_dtype
 from vipocc.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -97,8 +98,10 @@ class Source(ABC):
     def check(self, cameras: Literal["perspective", "all"]) -> None:  # noqa: B027  nothing is the usual answer
         """Raise a `VipoccError` if it cannot run on this dataset or these cameras; asked before any stage runs."""
 
-    def check_device(self, device: str) -> None:  # noqa: B027
-        """Raise a `VipoccError` if it cannot run on `device` with its options."""
+    def check_device(self, device: str) -> None:
+        """Raise a `VipoccError` if it cannot run on `device` with its options: in bfloat16 without CUDA, say."""
+        if isinstance(self.options, NetworkOptions):
+            check_dtype(self.options.dtype, device)
 
     def summary(self) -> str:
         """Return what runs and how, for the first line of the output, where it stands after the kind of prior."""
