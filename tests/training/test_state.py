@@ -178,3 +178,13 @@ def test_a_kill_while_a_checkpoint_is_written_costs_nothing_before_it(
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_an_edited_card_does_no_damage(tmp_path: Path) -> None:
+    def with_card(folder: Path) -> None:
+        a_model(folder)
+        (folder / "README.md").write_text("card")
+
+    written = write_checkpoint(tmp_path, a_state(1), with_card, keep=3, best=True)
+    (written / "README.md").write_text("license: mit")
+    assert checkpoints(tmp_path) == [written]

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from vipocc.errors import CheckpointError, StoreError
+from vipocc.model.card import CARD
 from vipocc.progress import say
 
 STATE, CONTENTS, BEST = "state.pt", "contents.json", "best"
@@ -73,7 +74,8 @@ def write_checkpoint(
         aside.mkdir()
         write_model(aside)
         torch.save(asdict(state), aside / STATE)
-        sizes = {path.name: path.stat().st_size for path in sorted(aside.iterdir())}
+        # The card is for people, who may edit it.
+        sizes = {path.name: path.stat().st_size for path in sorted(aside.iterdir()) if path.name != CARD}
         (aside / CONTENTS).write_text(json.dumps({"format_version": 1, "files": sizes}), encoding="utf-8")
         for path in aside.iterdir():
             _sync(path)
