@@ -101,6 +101,12 @@ class TrainingConfig(Schema):
     """Processes that read samples, in each of the processes that train; 0 reads in the trainer's own."""
     prefetch: int = Field(default=2, ge=1)
     """Batches that each worker reads ahead; shared memory holds as many for each, and one more."""
+    compile: Literal["auto", "always", "never"] = "auto"
+    """Compile the 2D networks, which takes a minute; `auto` does on CUDA in runs of at least 2,000 steps."""
+    cuda_graph: bool = True
+    """Start a step's kernels by one call, on CUDA, alone and without `accumulate`; else each by its own."""
+    fused: bool = True
+    """Render by kernels that keep nothing per sample, on CUDA with a density head that has some."""
     deterministic: bool = False
     """Only operations that give the same bits every time: slower on CUDA, and one that has no such form is an error."""
 

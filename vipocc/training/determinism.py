@@ -24,7 +24,12 @@ def deterministic(wanted: bool) -> Iterator[None]:
         DeviceError: in the context, an operation has no such form on its device; it is named.
     """
     if not wanted:
-        yield
+        # Shapes never change in a run, so that trying out convolutions once pays.
+        benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = benchmark
         return
     os.environ.setdefault(_WORKSPACE, ":4096:8")
     cudnn = torch.backends.cudnn

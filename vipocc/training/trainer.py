@@ -17,6 +17,7 @@ from vipocc.errors import CheckpointError, DeviceError, NonFiniteError
 from vipocc.model import checkpoint as model_checkpoint
 from vipocc.model.network import ViPOcc
 from vipocc.progress import progress, say
+from vipocc.training.captured import CapturedGradients
 from vipocc.training.distributed import ALONE, GradientSum, Ranks
 from vipocc.training.ema import WeightAverage
 from vipocc.training.failure import RawPart, write_dump
@@ -37,6 +38,9 @@ from vipocc.training.window import Window, shown
 
 #: Validates the model and returns figures by name.
 Validate = Callable[[ViPOcc], Mapping[str, float]]
+
+#: Steps from which on the minute that compiling takes is won back.
+WORTH_COMPILING = 2000
 
 #: Validation figures of which the smaller is the better.
 _SMALLER_IS_BETTER = ("abs_rel", "sq_rel", "rmse", "rmse_log")
@@ -95,6 +99,7 @@ class Trainer:
         self.average = None if self.training.ema is None else WeightAverage(self.model, self.training.ema)
         if resume is not None:
             self._restore(resume)
+        self.captured = CapturedGradients(self.model, config, device) if self._captures() else None
         self.reducer = GradientSum(self.optimiser.parameters, ranks) if ranks.world > 1 else None
         # The last batches, so that one found not finite a step later can still be written out.
         self._recent: deque[tuple[int, list[RawPart]]] = deque(maxlen=2)
@@ -194,14 +199,17 @@ class Trainer:
         """Do one step on this process's share; return the learning rate and the terms, still on the device."""
         training = self.training
         self._recent.append((self.step + 1, parts))
-        self.optimiser.clear()
-        terms = add_gradients(
-            self.model,
-            [part.opened(self.config, self.device) for part in parts],
-            training,
-            ranks=self.ranks,
-            reducer=self.reducer,
-        )
+        if self.captured is not None:
+            terms = self.captured(parts[0])
+        else:
+            self.optimiser.clear()
+            terms = add_gradients(
+                self.model,
+                [part.opened(self.config, self.device) for part in parts],
+                training,
+                ranks=self.ranks,
+                reducer=self.reducer,
+            )
         rate = learning_rate(training, self.seen, self.total)
         norm = self.optimiser.apply(self.step + 1, terms["total"], rate)
         if self.average is not None:
@@ -283,11 +291,23 @@ class Trainer:
             model = ViPOcc(self.config.model, self.config.data.convention, initialise=resume is None)
         if resume is not None:
             model_checkpoint.load_into(model, resume)
+        model.fused = self.training.fused
+        when = self.training.compile
+        steps = self.total // self.training.batch_size
+        if when == "always" or (when == "auto" and self.device.type == "cuda" and steps >= WORTH_COMPILING):
+            model.compile_networks()
+        if self.device.type == "cuda":
+            model = model.to(memory_format=torch.channels_last)
         return model.to(self.device).use_precision(self.training.dtype).train()
+
+    def _captures(self) -> bool:
+        training = self.training
+        alone = self.ranks.world == 1 and training.accumulate == 1
+        return training.cuda_graph and self.device.type == "cuda" and alone and not training.deterministic
 
     def _restore(self, checkpoint: Path) -> None:
         state = read_state(checkpoint)
-        self.optimiser.adam.load_state_dict(state.optimiser)
+        self.optimiser.load(state.optimiser)
         self.step, self.seen, self.best, self.best_step = state.step, state.samples, state.best, state.best_step
         if state.weights is not None:
             # The model of the checkpoint is the average; the trained weights are in its state.
