@@ -19,7 +19,7 @@ from test_trainer import equal_weights, losses_of
 
 from vipocc.errors import ConfigError, DeviceError, UsageError
 from vipocc.training import distributed
-from vipocc.training.distributed import ALONE, device_here, joined
+from vipocc.training.distributed import ALONE, GradientSum, device_here, joined
 from vipocc.training.metrics import read_metrics
 from vipocc.training.session import start_training
 from vipocc.training.state import read_state
@@ -186,6 +186,20 @@ def test_alone_nothing_is_joined_and_nothing_is_sent() -> None:
     assert ALONE.tell("a") == "a"
     assert ALONE.collect(3) == [3]
     ALONE.meet()
+
+
+def test_summed_gradients_lie_in_memory_as_their_parameters() -> None:
+    layers = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last), torch.nn.Linear(4, 2)
+    parameters = [value for layer in layers for value in layer.parameters()]
+    summed = GradientSum(parameters, ALONE, bucket_bytes=200)
+    summed._cut([3, 2])
+    assert [bucket.parameters for bucket in summed._buckets] == [[3, 2], [0], [1]], "in order of coming, late ones last"
+    for bucket in summed._buckets:
+        for index, view in zip(bucket.parameters, bucket.views, strict=True):
+            assert view.shape == parameters[index].shape
+            assert view.stride() == parameters[index].stride()
+            view.fill_(index)
+        assert bucket.flat.tolist() == [i for i in bucket.parameters for _ in range(parameters[i].numel())]
 
 
 def test_each_process_takes_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

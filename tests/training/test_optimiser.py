@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -56,3 +57,27 @@ def test_the_norm_is_reported_before_clipping_and_clipped_after() -> None:
     assert float(norm) > 100
     clipped = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None))
     assert clipped == pytest.approx(0.1, rel=1e-3)
+
+
+@pytest.mark.parametrize("saved, here", [(torch.channels_last, torch.contiguous_format), (None, torch.channels_last)])
+def test_moments_take_the_memory_order_of_the_parameters(
+    saved: torch.memory_format | None, here: torch.memory_format
+) -> None:
+    """A run may go on where convolutions lie otherwise in memory; the fused kernels ask for one order."""
+
+    def conv(order: torch.memory_format) -> tuple[nn.Conv2d, GuardedAdam]:
+        torch.manual_seed(0)
+        model = nn.Conv2d(3, 4, 3).to(memory_format=order)
+        return model, GuardedAdam(model, torch.device("cpu"))
+
+    x = torch.ones(1, 3, 5, 5)
+    old, first = conv(saved or torch.contiguous_format)
+    first.update(1, old(x).square().sum(), 0.01)
+    new, second = conv(here)
+    new.load_state_dict(old.state_dict())
+    second.load(copy.deepcopy(first.adam.state_dict()))
+    for model, guarded in ((old, first), (new, second)):
+        guarded.update(2, model(x).square().sum(), 0.01)
+        moments = guarded.adam.state[model.weight]
+        assert moments["exp_avg"].stride() == model.weight.stride()
+    torch.testing.assert_close(new.weight, old.weight, rtol=1e-5, atol=1e-6)

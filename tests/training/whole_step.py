@@ -25,6 +25,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "paper": ("paper", ()),
     "official": ("official", ("data.convention=centre", "data.resize=area")),
     "no depth branch": ("paper", ("training.loss.depth=0", "training.loss.temporal=0")),
+    "bts": ("paper", ("model.depth_branch.kind=none", "training.loss.smoothness=0.001")),
 }
 
 #: What two processes do: cases and the parts of each one's share.

@@ -226,7 +226,8 @@ class GradientSum:
         members = [self.parameters[index] for index in chosen]
         flat = torch.zeros(sum(member.numel() for member in members), dtype=members[0].dtype, device=members[0].device)
         parts = flat.split([member.numel() for member in members])
-        views = [part.view_as(member) for part, member in zip(parts, members, strict=True)]
+        # In the memory order of the parameter (channels last, on CUDA), which the fused optimiser asks for.
+        views = [part.as_strided(member.shape, member.stride()) for part, member in zip(parts, members, strict=True)]
         bucket = _Bucket(chosen, flat, views)
         self._buckets.append(bucket)
         self._bucket_of |= dict.fromkeys(chosen, bucket)

@@ -7,6 +7,7 @@ for the device; until then the weights stay those that met the offending batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,14 @@ class GuardedAdam:
         self.adam.step()
         self._read_later(step)
         return norm
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over the moments of a saved `adam.state_dict()`, in the memory order that the parameters have here."""
+        self.adam.load_state_dict(state)
+        for parameter, moments in self.adam.state.items():
+            for name, value in moments.items():
+                if value.shape == parameter.shape and value.stride() != parameter.stride():
+                    moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
     def first_bad_step(self, *, wait: bool = False) -> int | None:
         """Return the first step that was not finite, if it is known by now.
