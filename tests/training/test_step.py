@@ -442,3 +442,29 @@ def test_presets_without_a_prior_train_validate_and_evaluate(
     first, second = predict_depths(model, images, matrix, [None, prior])
     assert set(first) == ({"rendered", "branch"} if measured else {"rendered"})
     assert set(second) == set(first) | {"prior"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", [*configuration.available(), *TOYS])
+def test_a_step_on_cuda_has_the_losses_of_the_cpu(
+    case: str, shared_world: TinyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks in float32, samples in the middle of their bins; convolutions on CUDA may still round to TF32."""
+    register(monkeypatch)
+    config = configured("vipocc", f"model.head.kind={case}") if case in TOYS else configured(case)
+    raw, model = raw_batch(shared_world.workspace, config), a_model(config).use_precision("float32")
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = []
+    for device in ("cpu", "cuda"):
+        model.load_state_dict(state)
+        model.to(device)
+        batch = prepare(raw, config.training, torch.device(device))
+        batch = replace(with_labels(batch), maps={n: t.to(device) for n, t in with_labels(batch).maps.items()})
+        terms = training_losses(model, batch, config.training)
+        terms["total"].backward()
+        gradients = torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])
+        found.append(({name: float(term.detach()) for name, term in terms.items()}, gradients))
+        model.zero_grad()
+    (here, mine), (there, theirs) = found
+    assert there == pytest.approx(here, rel=2e-2, abs=1e-3)
+    assert torch.nn.functional.cosine_similarity(mine, theirs, dim=0) > 0.98
