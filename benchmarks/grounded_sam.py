@@ -48,11 +48,11 @@ from vipocc.priors.grounded_sam.preprocessing import (
     segmenter_input,
     segmenter_size,
 )
+from vipocc.priors.grounded_sam.random_weights import make_random_detector, make_random_segmenter
 from vipocc.priors.grounded_sam.records import Detections
 from vipocc.priors.grounded_sam.segmenter import Sam
 from vipocc.priors.store_specs import instances_spec
 from vipocc.priors.tiny import make_tiny_grounding_dino, make_tiny_sam
-from vipocc.priors.weights import quiet_transformers
 from vipocc.stores import (
     ArraySpec,
     LocalExecutor,
@@ -89,40 +89,15 @@ def make_boxes(count: int) -> list[Detections]:
 
 
 def make_weights(folder: Path, size: str, device: str) -> None:
-    """Write random weights of both layouts; the tokenizer is the tiny one's, padded to BERT's vocabulary."""
-    make_tiny_grounding_dino(folder / "detector", width=256)
+    """Write random weights of both layouts."""
     if size == "tiny":
+        make_tiny_grounding_dino(folder / "detector", width=256)
         make_tiny_sam(folder / "segmenter")
     else:
-        torch.manual_seed(0)
-        for part, build in (("detector", _full_detector), ("segmenter", _full_segmenter)):
-            with quiet_transformers(), torch.device(device):
-                model = build()
-                for layer in model.modules():
-                    # As drawn by default signals fade, and the answer is a constant plus rounding.
-                    if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d | torch.nn.ConvTranspose2d):
-                        convolved = isinstance(layer, torch.nn.ConvTranspose2d)
-                        fan_in = len(layer.weight) if convolved else layer.weight[0].numel()
-                        torch.nn.init.normal_(layer.weight, std=0.7 / fan_in**0.5)
-                model.cpu().save_pretrained(folder / part)
+        make_random_detector(folder / "detector", device=device)
+        make_random_segmenter(folder / "segmenter", device=device)
     for part in ("detector", "segmenter"):
         folder_to_pth(str(folder / part), folder / f"{part}.pth")
-
-
-def _full_detector() -> Any:
-    swin = transformers.SwinConfig(
-        embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7, image_size=224,
-        out_indices=[2, 3, 4],
-    )  # fmt: skip
-    return transformers.GroundingDinoForObjectDetection(transformers.GroundingDinoConfig(backbone_config=swin))
-
-
-def _full_segmenter() -> Any:
-    vit = {
-        "hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "mlp_dim": 5120,
-        "global_attn_indexes": [7, 15, 23, 31],
-    }  # fmt: skip
-    return transformers.SamModel(transformers.SamConfig(vision_config=vit))
 
 
 def write_frames(folder: Path, images: np.ndarray) -> None:

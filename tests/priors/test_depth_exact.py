@@ -144,7 +144,10 @@ def test_names_go_both_ways_without_loss(tiny: dict[str, Path]) -> None:
     assert all(torch.equal(twice[name], original[name]) for name in original)
 
 
-@pytest.mark.parametrize(("index", "features", "neck"), [(0, 64, [48, 96, 192, 384]), (1, 128, [96, 192, 384, 768])])
+@pytest.mark.parametrize(
+    ("index", "features", "neck"),
+    [(0, 64, [48, 96, 192, 384]), (1, 128, [96, 192, 384, 768]), (2, 256, [256, 512, 1024, 1024])],
+)
 def test_published_sizes_are_told_from_shapes_alone(index: int, features: int, neck: list[int]) -> None:
     """Every tensor of the size that transformers builds has its place in the file, and the other way round."""
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation
@@ -152,7 +155,7 @@ def test_published_sizes_are_told_from_shapes_alone(index: int, features: int, n
     encoder = official.ENCODERS[index]
     with torch.device("meta"):
         state = _original_shapes(encoder, features, neck)
-    assert len(state) == 239
+    assert len(state) == 239 + 14 * (encoder.layers - 12)
     assert encoder_of(state, Path("x.pth")) is encoder
     values = official.hub_config(state, Path("x.pth"))
     assert values["neck_hidden_sizes"] == neck

@@ -13,7 +13,7 @@ import torch
 
 from vipocc.errors import CheckpointError, DeviceError
 from vipocc.priors.arithmetic import arithmetic
-from vipocc.priors.config import SamConfig
+from vipocc.priors.config import CLASSES, SamConfig
 from vipocc.priors.grounded_sam.attention import fused_attention
 from vipocc.priors.grounded_sam.conversion import folder_to_pth, pth_to_folder
 from vipocc.priors.grounded_sam.detector import GroundingDino
@@ -22,6 +22,7 @@ from vipocc.priors.grounded_sam.original_dino import OriginalDino
 from vipocc.priors.grounded_sam.original_sam import OriginalSam
 from vipocc.priors.grounded_sam.preprocessing import detector_input, segmenter_input
 from vipocc.priors.grounded_sam.provenance import instances_fingerprint
+from vipocc.priors.grounded_sam.random_weights import make_random_detector
 from vipocc.priors.grounded_sam.records import Detections, pack
 from vipocc.priors.grounded_sam.segmenter import Sam
 from vipocc.priors.grounded_sam.transformers_dino import TransformersDino
@@ -149,6 +150,27 @@ def test_logits_and_boxes_of_both_engines_agree(made: Make, images: np.ndarray) 
 def test_logits_and_boxes_of_both_engines_agree_on_cuda(made: Make, images: np.ndarray) -> None:
     ours, theirs = both(made, "cuda")
     assert_same(*answers(ours, theirs, detector_input(images, 96, 320, "cuda")))
+
+
+@pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.gpu)]
+)
+def test_logits_and_boxes_agree_at_full_size(tmp_path: Path, device: str) -> None:
+    """Swin-T as published, an image of 192x640 as it goes in, 900 queries of some eleven thousand proposals."""
+    folder = make_random_detector(tmp_path / "dino")
+    folder_to_pth(str(folder), tmp_path / "dino.pth")
+    given = {"tokenizer": str(folder), "classes": CLASSES}
+    ours = GroundingDino(SamConfig(detector=str(folder), **given), device)
+    theirs = GroundingDino(SamConfig(detector=str(tmp_path / "dino.pth"), **given), device)
+    blocks = np.random.default_rng(0).integers(0, 256, (1, 24, 80, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    found, expected = answers(ours, theirs, detector_input(blocks, device=device))
+    scores, logits, boxes = found
+    assert scores.shape[1] == 50 * 167 + 25 * 84 + 13 * 42 + 7 * 21
+    assert logits.shape[1] == boxes.shape[1] == 900
+    assert 0.5 < scores.std() < 5
+    assert 0.5 < logits.std() < 5
+    assert boxes.std(1).min() > 0.03
+    assert_same(found, expected)
 
 
 @pytest.mark.gpu

@@ -271,6 +271,31 @@ def test_boxes_are_clipped_logits_of_transformers_itself(tiny: dict[str, Path], 
     )
 
 
+def test_networks_run_in_true_float32_with_cudnn_whatever_the_process_has(
+    tiny: dict[str, Path], images: np.ndarray
+) -> None:
+    """Asked for badly, torch's switch for TF32 also turns cuDNN off."""
+    detector, segmenter = GroundingDino(config(tiny)), Sam(config(tiny))
+    seen = []
+
+    def look(*_: object) -> None:
+        cudnn = torch.backends.cudnn
+        seen.append((cudnn.enabled, cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+
+    model = segmenter.network.model  # type: ignore[attr-defined]
+    for part in (detector.network, model.vision_encoder, model.mask_decoder):
+        part.register_forward_hook(look)  # type: ignore[union-attr]
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        segmenter(images, detector(images))
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert len(seen) >= 3
+    assert set(seen) == {(True, False, "highest")}
+
+
 def test_no_detection_is_an_empty_record(tiny: dict[str, Path], images: np.ndarray) -> None:
     settings = config(tiny, box_threshold=1.0)
     detections = GroundingDino(settings)(images)

@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-PREPROCESSING = "official-1: pillow bilinear; detector shortest/longest side, ImageNet; segmenter longest side, padded"
+PREPROCESSING = (
+    "official-2: pillow bilinear; detector short/long side, ImageNet, own phrases; segmenter long side, padded"
+)
 """Named in every record; changes whenever a number that comes out could."""
 
 UPSCALING = 4
