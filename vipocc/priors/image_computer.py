@@ -55,8 +55,8 @@ class ImageComputer(ABC):
         self._reader, self._lock = StoreReader(self.frames), threading.Lock()
 
     def units_at_once(self, device: str) -> int:
-        """Return how many units a worker has in hand: while one is on a GPU, another is read, packed and written."""
-        return 2 if device.startswith("cuda") else 1
+        """Return how many units a worker has in hand: one is read, one is on the GPU, one is packed and written."""
+        return 3 if device.startswith("cuda") else 1
 
     def compute(self, unit: Unit, rows: Sequence[int]) -> Mapping[str, NDArray[Any]]:
         """Return the store's arrays for these rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +24,6 @@ from vipocc.stores import (
     UnitComputer,
     plan,
     run,
-    select,
 )
 
 
@@ -69,10 +68,6 @@ class Job:
     def rows(self) -> int:
         """How many rows are asked for."""
         return sum(len(request.rows) for request in self.requests)
-
-    def part(self, index: int, parts: int) -> Job:
-        """Return part `index` of `parts` (from 0): the same disjoint parts on every host."""
-        return replace(self, requests=tuple(select(self.requests, index, parts)))
 
     def plan(self, *, overwrite: bool = False) -> Plan | None:
         """Return what is left to do, None if the store does not exist yet (then everything is); writes nothing."""
