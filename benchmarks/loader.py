@@ -160,10 +160,12 @@ def proportional_mib(processes: Sequence[int]) -> float:
 
 
 def family() -> list[int]:
-    """This process and its children."""
-    here = os.getpid()
-    children = Path(f"/proc/{here}/task/{here}/children").read_text().split()
-    return [here, *(int(child) for child in children)]
+    """This process and all that it started."""
+    found = [os.getpid()]
+    for process in found:
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            found += [int(child) for child in (thread / "children").read_text().split()]
+    return found
 
 
 def one_by_one(samples: TrainingSamples, batches: RunBatches, workers: int) -> Iterator[Packed]:

@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from vipocc.training.packing import Packed, Shapes
+from vipocc.training.packing import Packed, Rooms, Shapes
 
 SHAPES: Shapes = {"a": ((3,), torch.uint8), "b": ((2, 5), torch.float32), "c": ((), torch.bool)}
 
 
 def test_tensors_lie_in_one_memory_and_are_copied_at_once() -> None:
-    for packed in (Packed.allocate(SHAPES), *Packed.rooms(SHAPES, 2)):
+    for packed in (Packed.allocate(SHAPES), *Rooms.allocate(SHAPES, 2)):
         tensors = packed.tensors()
         assert {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()} == SHAPES
         for number, value in enumerate(tensors.values(), 1):
@@ -20,7 +20,8 @@ def test_tensors_lie_in_one_memory_and_are_copied_at_once() -> None:
 
 
 def test_rooms_share_a_memory_and_do_not_overlap() -> None:
-    rooms = Packed.rooms(SHAPES, 3)
+    rooms = Rooms.allocate(SHAPES, 3)
+    assert len(rooms) == 3
     for number, room in enumerate(rooms):
         assert room.memory.is_shared()
         for value in room.tensors().values():

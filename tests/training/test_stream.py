@@ -17,7 +17,7 @@ from conftest import SEQUENCE, TinyWorld
 from test_samples import open_samples
 
 from vipocc.errors import ConfigError, DataError
-from vipocc.training.packing import Packed, Shapes
+from vipocc.training.packing import Packed, Rooms, Shapes
 from vipocc.training.samples import Share, TrainingSamples
 from vipocc.training.stream import RunBatches, load_batches, load_packed
 
@@ -188,10 +188,10 @@ def test_a_fault_of_ours_comes_with_its_traceback_in_its_place() -> None:
 
 
 def test_too_little_shared_memory_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(shapes: Shapes, count: int) -> list[Packed]:
+    def full(shapes: Shapes, count: int) -> Rooms:
         raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)\nmore")
 
-    monkeypatch.setattr(Packed, "rooms", full)
+    monkeypatch.setattr(Rooms, "allocate", full)
     with pytest.raises(DataError, match=r"no shared memory for 5 batches .*/dev/shm; .*--shm-size.*training.workers"):
         next(load_packed(Numbers(), RunBatches(0, 20, 2), workers=2, prefetch=2))
 

@@ -14,6 +14,8 @@ _ALIGNMENT = 64
 
 #: For each name the shape and data type of a tensor.
 Shapes = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+#: Name, first byte, shape and data type of each tensor.
+Layout = tuple[tuple[str, int, tuple[int, ...], torch.dtype], ...]
 
 
 @dataclass(frozen=True)
@@ -21,27 +23,13 @@ class Packed:
     """Tensors by name that lie one after another in `memory`, a uint8 tensor `[bytes]`."""
 
     memory: Tensor
-    layout: tuple[tuple[str, int, tuple[int, ...], torch.dtype], ...]
-    """Name, first byte, shape and data type of each tensor."""
+    layout: Layout
 
     @classmethod
     def allocate(cls, shapes: Shapes) -> Packed:
         """Return room for tensors."""
         layout, length = _layout(shapes)
         return cls(torch.empty(length, dtype=torch.uint8), layout)
-
-    @classmethod
-    def rooms(cls, shapes: Shapes, count: int) -> list[Packed]:
-        """Return `count` rooms of one kind in one memory that other processes can map.
-
-        Raises:
-            RuntimeError: there is too little shared memory.
-        """
-        layout, length = _layout(shapes)
-        # What torch's own collation does. `share_memory_` would fill ordinary memory first and copy it.
-        storage = torch.UntypedStorage._new_shared(max(count * length, 1))
-        memory = torch.empty(0, dtype=torch.uint8).set_(storage)
-        return [cls(memory[number * length : (number + 1) * length], layout) for number in range(count)]
 
     def clone(self) -> Packed:
         """Return the same in memory of its own."""
@@ -75,7 +63,35 @@ class Packed:
         return Packed(self.memory.to(device, non_blocking=True), self.layout)
 
 
-def _layout(shapes: Shapes) -> tuple[tuple[tuple[str, int, tuple[int, ...], torch.dtype], ...], int]:
+@dataclass(frozen=True)
+class Rooms:
+    """Rooms of one kind in one memory that other processes can map; pickled, they are the same rooms."""
+
+    memory: Tensor
+    """[rooms, bytes] uint8, shared."""
+    layout: Layout
+
+    @classmethod
+    def allocate(cls, shapes: Shapes, count: int) -> Rooms:
+        """Return `count` rooms.
+
+        Raises:
+            RuntimeError: there is too little shared memory.
+        """
+        layout, length = _layout(shapes)
+        # What torch's own collation does. `share_memory_` would fill ordinary memory first and copy it.
+        storage = torch.UntypedStorage._new_shared(max(count * length, 1))
+        memory = torch.empty(0, dtype=torch.uint8).set_(storage)
+        return cls(memory[: count * length].view(count, length), layout)
+
+    def __len__(self) -> int:
+        return len(self.memory)
+
+    def __getitem__(self, room: int) -> Packed:
+        return Packed(self.memory[room], self.layout)
+
+
+def _layout(shapes: Shapes) -> tuple[Layout, int]:
     """Return where tensors lie one after another, and how many bytes that takes."""
     layout, at = [], 0
     for name, (shape, dtype) in shapes.items():

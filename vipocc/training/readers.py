@@ -11,7 +11,7 @@ import multiprocessing
 import signal
 import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain, count
@@ -24,7 +24,7 @@ from typing import Protocol
 import torch
 
 from vipocc.errors import DataError, VipoccError
-from vipocc.training.packing import Packed, Shapes
+from vipocc.training.packing import Packed, Rooms, Shapes
 from vipocc.training.samples import Share
 
 #: Seconds in which readers that are no longer wanted end by themselves.
@@ -52,10 +52,12 @@ class _Reader:
 
 @dataclass
 class Readers:
-    """An iterator over batches in order, read by spawned processes; to be used in a `with`.
+    """An iterator over batches in order, read by processes of their own; to be used in a `with`.
 
-    Spawned, since tensorstore does not survive a fork. A batch is valid until the next one is asked for. The readers
-    end with the `with`, or at once if this process is killed.
+    The processes are forks of one that has imported all they need and done nothing else, so that they start at once and
+    share what torch alone takes, a quarter of a gigabyte; a fork of this process would inherit its threads' locks. A
+    batch is valid until the next one is asked for. The readers end with the `with`, or at once if this process is
+    killed.
     """
 
     samples: Batches
@@ -64,7 +66,6 @@ class Readers:
     prefetch: int
     """Batches that each reader reads ahead."""
     _readers: list[_Reader] = field(default_factory=list)
-    _rooms: list[Packed] = field(default_factory=list)
 
     def __enter__(self) -> Readers:
         return self
@@ -91,8 +92,8 @@ class Readers:
         first = next(todo, None)
         if first is None:
             return
-        self._start(self.samples.shapes(first[1]))
-        free, held = deque(range(len(self._rooms))), dict[int, int]()
+        rooms = self._start(self.samples.shapes(first[1]))
+        free, held = deque(range(len(rooms))), dict[int, int]()
         answers: dict[int, VipoccError | str | None] = {}
         self._hand_out(chain([first], todo), free, held)
         for number in count():
@@ -107,7 +108,7 @@ class Readers:
                 raise answer
             if answer is not None:
                 raise RuntimeError(f"a process that reads samples failed:\n{answer}")
-            yield self._rooms[room]
+            yield rooms[room]
             free.append(room)
 
     def _hand_out(self, todo: Iterator[tuple[int, Share]], free: deque[int], held: dict[int, int]) -> None:
@@ -137,31 +138,34 @@ class Readers:
                 raise _ended(reader.process)
         return answers
 
-    def _start(self, shapes: Shapes) -> None:
+    def _start(self, shapes: Shapes) -> Rooms:
         # One room for each batch in the readers' hands, and one for the batch that is in use.
-        rooms = self.workers * self.prefetch + 1
+        count = self.workers * self.prefetch + 1
         try:
-            self._rooms = Packed.rooms(shapes, rooms)
+            rooms = Rooms.allocate(shapes, count)
         except RuntimeError as error:
             raise DataError(
-                f"there is no shared memory for {rooms} batches ({str(error).splitlines()[0]})",
+                f"there is no shared memory for {count} batches ({str(error).splitlines()[0]})",
                 where="/dev/shm",
                 fix="make it larger (docker run --shm-size=8g), or lower training.workers or training.prefetch",
             ) from None
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         with _deaf_to_ctrl_c():
             for _ in range(self.workers):
                 pipe, its_end = context.Pipe()
                 process = context.Process(
-                    target=_serve, args=(self.samples, self._rooms, its_end), name="vipocc-samples", daemon=True
+                    target=_serve, args=(self.samples, rooms, its_end), name="vipocc-samples", daemon=True
                 )
                 process.start()
                 its_end.close()
                 self._readers.append(_Reader(process, pipe))
+        return rooms
 
 
-def _serve(samples: Batches, rooms: Sequence[Packed], pipe: Connection) -> None:
+def _serve(samples: Batches, rooms: Rooms, pipe: Connection) -> None:
     """Read what is asked for until nobody asks any more."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     # Readers are one per core already, and reading needs no linear algebra.
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):
