@@ -11,6 +11,7 @@ not part of it (`loader.py`). Gradients of both ways are compared on the first b
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import time
@@ -124,7 +125,7 @@ def measure(way: Way, batches: list[dict[str, Tensor]], steps: int) -> dict[str,
         events[number + 1].record()
     host = (time.perf_counter() - began) / steps
     torch.cuda.synchronize()
-    times = sorted(a.elapsed_time(b) for a, b in zip(events, events[1:], strict=False))
+    times = sorted(a.elapsed_time(b) for a, b in itertools.pairwise(events))
     return {
         "step_ms": round(times[len(times) // 2], 2),
         "slowest_ms": round(times[-1], 2),
