@@ -25,7 +25,7 @@ from stores_helpers import GROUP, Computer, check_values, computed, requests, sh
 from vipocc.errors import DataError, DeviceError, StoreError, UsageError
 from vipocc.stores import DaskExecutor, Store, plan, run, verify
 from vipocc.stores.cluster import Mark, Seat, look, marked, refuse
-from vipocc.stores.dask_worker import Run, do_unit
+from vipocc.stores.dask_worker import Run, close, do_unit
 
 ROWS = range(200)
 
@@ -187,6 +187,24 @@ def test_a_worker_that_comes_later_is_looked_at_too(store: Store, tmp_path: Path
     assert not computer.log.exists()
     with pytest.raises(UsageError, match=r"has vipocc 0\.0\.1, not .*same vipocc"):
         refuse(Seat("node7", "0.0.1", sees=True, excluded=True), mark)
+
+
+def test_a_model_that_a_killed_client_left_open_makes_room(store: Store, tmp_path: Path) -> None:
+    first, second, third = (Computer(tmp_path / name) for name in ("first", "second", "third"))
+
+    def done(computer: Computer, mark: Mark, shard: int) -> str:
+        return do_unit(Run("a", store, pickle.dumps(computer), "cpu", mark), requests(ROWS)[shard]).outcome.state
+
+    store.adopt(GROUP, requests(ROWS)[0].fingerprint)
+    with marked(store.path, store.ledger.path) as mark:
+        assert done(first, mark, 0) == done(second, mark, 1) == done(first, mark, 2) == "committed"
+        assert [computer.log.read_text().count("open") for computer in (first, second)] == [1, 1], "both may be in use"
+    with marked(store.path.parent / "depth.zarr", tmp_path / "elsewhere") as mark:
+        assert done(third, mark, 3) == "committed"
+        for computer in (first, second):
+            assert computer.log.read_text().splitlines()[-1] == "close"
+        close(Run("a", store, pickle.dumps(third), "cpu", mark).token, "a")
+    assert third.log.read_text().splitlines()[-1] == "close"
 
 
 def test_locks_that_do_not_reach_are_told_of(

@@ -44,6 +44,8 @@ class _Held:
 
     computer: UnitComputer
     turns: threading.Semaphore
+    mark: Mark
+    """Of the latest run that used it."""
     users: int = 0
     closing: bool = False
 
@@ -78,6 +80,7 @@ def _hold(run: Run) -> _Held:
         held = _opened.get(run.token)
         if held is None:
             refuse(look(run.mark), run.mark)  # this worker may have come after the run began
+            _close_abandoned()
             try:
                 device = run.device if isinstance(run.device, str) else run.device()
                 computer: UnitComputer = pickle.loads(run.computer)
@@ -85,9 +88,18 @@ def _hold(run: Run) -> _Held:
             except VipoccError as error:
                 what = f"on {socket.gethostname()}: {error.what}"
                 raise type(error)(what, where=error.where, fix=error.fix) from error
-            held = _opened[run.token] = _Held(computer, threading.Semaphore(units_at_once(computer, device)))
-        held.users += 1
+            held = _opened[run.token] = _Held(computer, threading.Semaphore(units_at_once(computer, device)), run.mark)
+        held.users, held.mark = held.users + 1, run.mark
         return held
+
+
+def _close_abandoned() -> None:
+    """Close what runs left open whose client was killed: the lock that it held is free, or its file is gone."""
+    for token, held in list(_opened.items()):
+        seat = look(held.mark)
+        if not held.users and not (seat.sees and seat.excluded):
+            del _opened[token]
+            held.computer.close()
 
 
 def _let_go(held: _Held) -> None:
