@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from vipocc.errors import CheckpointError, ConfigError
 from vipocc.priors.config import CLASSES, MAX_INSTANCES, InstanceClass, SamConfig
@@ -251,6 +252,7 @@ def test_a_batch_gives_what_single_images_give(tiny: dict[str, Path], images: np
         assert (one == other).mean() > 0.9999
 
 
+@pytest.mark.skipif(transformers.__version__.startswith("5.17."), reason="by itself it places the words wrongly")
 def test_boxes_are_clipped_logits_of_transformers_itself(tiny: dict[str, Path], images: np.ndarray) -> None:
     from transformers import AutoTokenizer, GroundingDinoForObjectDetection
 
