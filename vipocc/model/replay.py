@@ -62,7 +62,8 @@ class Replayed:
         torch.cuda.current_stream(device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # Of this thread alone: the one that brings batches to the device may reserve memory meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 result = self.function(*given)
         except torch.OutOfMemoryError:
             raise

@@ -82,7 +82,8 @@ class CapturedGradients:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._jitter)
         try:
-            with torch.cuda.graph(graph):
+            # Of this thread alone: the one that brings batches to the device may reserve memory meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._losses = self._gradients()
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError):
