@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -124,3 +125,38 @@ def test_colours_vary_without_asking_for_values() -> None:
         assert vary_colours(images, factors).shape == images.shape
         with pytest.raises(Exception, match=r"DataDependent|tolist|_local_scalar_dense"):
             vary_colours_reference(images, factors)
+
+
+@pytest.mark.gpu
+def test_a_batch_is_prepared_on_the_gpu_without_waiting_for_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    batch = make_batch([True, False])
+    factors = torch.tensor([[0.9, 1.1, 1.2, -0.07, 3, 1, 0, 2], [1.2, 0.8, 0.9, 0.05, 0, 2, 3, 1]])
+    raw = {
+        "images": torch.randint(0, 256, (2, 4, H, W, 3), dtype=torch.uint8, generator=generator),
+        "intrinsics": batch.intrinsics,
+        "key_from_view": batch.key_from_view,
+        "render_views": batch.render_views,
+        "centres": batch.centres,
+        "patch_views": batch.patch_views,
+        "depth_centres": batch.depth_centres,
+        "flip": batch.mirrored,
+        "prior_depth": batch.prior_depth.half() if batch.prior_depth is not None else torch.empty(0),
+    }
+
+    def prepared(tensors: dict[str, torch.Tensor], colours: torch.Tensor, device: torch.device) -> Batch:
+        made = mirror(to_batch(tensors, device))
+        return replace(made, images=vary_colours(made.images, colours))
+
+    expected = prepared(raw, factors, torch.device("cpu"))
+    device = torch.device("cuda")
+    there = {name: values.to(device) for name, values in raw.items()}, factors.to(device)
+    torch.cuda.synchronize()
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        made = prepared(*there, device)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    for name in ("images", "intrinsics", "key_from_view", "centres", "depth_centres", "prior_depth"):
+        torch.testing.assert_close(getattr(made, name).cpu(), getattr(expected, name), rtol=0, atol=1e-5)
