@@ -17,7 +17,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,7 @@ def family() -> list[int]:
     return found
 
 
-def one_by_one(samples: TrainingSamples, batches: RunBatches, workers: int) -> Iterator[Packed]:
+def one_by_one(samples: TrainingSamples, batches: RunBatches, workers: int) -> Generator[Packed, None, None]:
     """The plain twin of the stream: samples one at a time, collated by torch."""
     positions = [list(share.positions) for share in batches]
     loader = DataLoader(
@@ -185,9 +185,12 @@ def one_by_one(samples: TrainingSamples, batches: RunBatches, workers: int) -> I
 def measure(
     samples: TrainingSamples, batch_size: int, steps: int, workers: int, *, plain: bool = False, epochs: int = 1
 ) -> dict[str, Any]:
-    """Read `steps` batches for each epoch, the workers' start left out of the rates."""
+    """Read `steps` batches for each epoch, the workers' start left out of the rates.
+
+    As many batches are read ahead when the clock is stopped as when it was started.
+    """
     skipped = 1 + 2 * workers
-    batches = RunBatches(0, (skipped + steps * epochs) * batch_size, batch_size)
+    batches = RunBatches(0, (2 * skipped + steps * epochs) * batch_size, batch_size)
     asked = time.perf_counter()
     stream = (
         one_by_one(samples, batches, workers) if plain else load_packed(samples, batches, workers=workers, prefetch=2)
@@ -202,6 +205,9 @@ def measure(
         elif at > skipped and (at - skipped) % steps == 0:
             memory.append(round(proportional_mib(family()), 1))
             now, used = time.perf_counter(), processor_seconds(family())
+            if len(memory) == epochs:
+                break
+    stream.close()
     read = steps * epochs * batch_size
     return {
         "workers": workers,
