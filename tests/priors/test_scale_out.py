@@ -148,6 +148,14 @@ def test_other_work_on_a_cluster_by_parts(workspace: Path, scheduler: str) -> No
     assert held(workspace, "anchors") == held(workspace, "frames")
 
 
+def test_preparation_on_a_cluster(workspace: Path, scheduler: str, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(workspace, tmp_path / "other", copy_function=shutil.copy2))
+    successful("data", "prepare", "--kinds", "lidar", "-C", str(other))
+    told = successful("data", "prepare", "--kinds", "lidar", "-C", str(workspace), "--scheduler", scheduler)
+    assert "dask: 1 workers; 1 with a GPU are left to networks" in told.err
+    assert held(workspace, "lidar") == held(other, "lidar") != {}
+
+
 def test_a_report_on_a_cluster(workspace: Path, scheduler: str) -> None:
     successful("priors", "sam", "-C", str(workspace), "--split", "train")
     here = successful("priors", "report", "--json", "-C", str(workspace))
