@@ -173,12 +173,17 @@ def test_a_mistake_is_one_sentence_and_changes_nothing(
     [
         (["-o", "data.image_size=[48, 160]"], "too small for 64 patches"),
         (["--cameras", "all"], "the stereo pair only"),
+        (
+            ["--source", "grounded-sam", "--detector", "detector", "--segmenter", "segmenter", "--compile"],
+            "compiling needs a CUDA device",
+        ),
     ],
 )
 def test_instances_that_cannot_be_are_refused_first(
-    workspace: Path, capfd: pytest.CaptureFixture[str], more: list[str], expected: str
+    workspace: Path, tiny: dict[str, Path], capfd: pytest.CaptureFixture[str], more: list[str], expected: str
 ) -> None:
     before = tree(workspace)
+    more = [str(tiny.get(text, text)) for text in more]
     assert run(arguments("priors", "sam", "-C", str(workspace), *more)) == 2
     assert expected in capfd.readouterr().err
     assert tree(workspace) == before

@@ -480,6 +480,25 @@ def test_fused_attention_can_be_compiled_whole(made: Make) -> None:
 
 
 @pytest.mark.gpu
+def test_bfloat16_runs_in_both_detectors_and_is_close_on_cuda(made: Make, images: np.ndarray) -> None:
+    pixels = detector_input(images, 96, 320, "cuda")
+    ours, theirs = both(made, "cuda", dtype="bfloat16")
+    exact, _ = answers(*both(made, "cuda"), pixels)
+    for detector, head in (
+        (ours, ours.network.model.model.encoder_output_class_embed),
+        (theirs, theirs.network.model.transformer.enc_out_class_embed),
+    ):
+        seen: list[torch.Tensor] = []
+        hook = head.register_forward_hook(lambda _, __, scores, seen=seen: seen.append(scores.float()))
+        probabilities, boxes = detector.infer(images)
+        hook.remove()
+        assert np.isfinite(probabilities).all()
+        assert np.isfinite(boxes).all()
+        scores = seen[0][..., : exact[0].shape[-1]]
+        assert 0 < (scores - exact[0]).std() < 0.1 * exact[0].std()
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ["sam", "sam.pth"])
 def test_a_compiled_encoder_is_close_on_cuda(made: Make, images: np.ndarray, name: str) -> None:
     found = [Detections(np.array([[20, 20, 90, 80]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int16))] * 3
