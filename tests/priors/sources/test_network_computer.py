@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +82,7 @@ def test_the_network_gets_images_their_camera_and_their_place(
         return torch.from_numpy(images.rgb[..., 1] / 8.0)
 
     computer = opened(Depth, network, "priors.options.test-depth.batch_size=2")
+    assert (computer.units_at_once("cpu"), computer.units_at_once("cuda:1")) == (1, 3)
     depth = computer.compute(unit, [0, 1, 3])["depth"]
     assert [images.rows for images in seen] == [(0, 1), (3,)]
     assert {images.group for images in seen} == {unit.group}
@@ -125,6 +129,24 @@ def test_auto_is_tried_out_and_halved_when_memory_runs_out(
     fixed = opened(Depth, network, "priors.options.test-depth.batch_size=3")
     with pytest.raises(DeviceError, match="--batch-size"):
         fixed.compute(unit, [0, 1, 2])
+
+
+def test_threads_share_it_and_the_network_is_one_threads_at_a_time(
+    world: Path, opened: Callable[..., Any], unit: Unit
+) -> None:
+    inside = threading.Lock()
+
+    def network(images: Images) -> Any:
+        assert inside.acquire(blocking=False), "two threads at once"
+        time.sleep(0.02)
+        inside.release()
+        return images.rgb[..., 2] / 4.0
+
+    computer = opened(Depth, network)
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda row: computer.compute(unit, [row])["depth"], [0, 1, 2, 3, 4] * 2))
+    frames = reader(world, "frames").read_many(unit.group, [0, 1, 2, 3, 4] * 2, "rgb")
+    np.testing.assert_allclose(np.concatenate(found), frames[..., 2] / 4.0, rtol=1e-3)
 
 
 def depth_of(value: float, **at: Any) -> Callable[[Images], Any]:
@@ -235,7 +257,6 @@ def test_a_full_gpu_is_worked_on_in_smaller_batches(opened: Callable[..., Any], 
     computer = opened(Depth, network)
     computer.close()
     computer.open("cuda")
-    assert computer.units_at_once("cuda") == 2
     depth = computer.compute(unit, [0, 1, 2, 3, 4])["depth"]
     assert depth.shape[0] == 5
     assert computer.notes()["batch_size"] in (1, 2)

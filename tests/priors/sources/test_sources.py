@@ -215,3 +215,13 @@ def test_help_lists_what_is_installed(installed: None, capfd: pytest.CaptureFixt
     said = "".join(capfd.readouterr().out.split())
     assert "[auto|depth-anything-v2|simulated|good|" in said
     assert "|misnamed]" in said
+
+
+@pytest.mark.parametrize("name", ["depth-anything-v2", "simulated", "grounded-sam"])
+def test_workers_of_a_cluster_can_be_handed_a_source(place: Workspace, name: str) -> None:
+    for kind in ("depth", "instances"):
+        if name in names(kind):  # type: ignore[arg-type]
+            source = make_source(kind, place, config(f"priors.sources.{kind}={name}"))  # type: ignore[arg-type]
+            check = pickle.loads(pickle.dumps(source.check_device))
+            assert check("cpu") is None
+            assert type(check.__self__) is type(source)
