@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from staged import Staged, assert_overlapping, events, lines, staged_requests, staged_store
-from stores_helpers import GROUP, check_values
+from stores_helpers import GROUP, check_values, requests, shards, spec
 
 from vipocc.errors import DataError, StoreError
-from vipocc.stores import LocalExecutor, StoreReader, plan, run, verify
+from vipocc.stores import LocalExecutor, Store, StoreReader, plan, run, verify
 
 HERE, TWO = LocalExecutor(("cuda:7",)), LocalExecutor(("cuda:0", "cuda:1"))
 
@@ -96,3 +100,51 @@ def test_as_many_threads_as_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(threading.Thread, "start", lambda self: (began.append(self), start(self))[1])
     run(staged_store(tmp_path, 2), staged_requests(2), Staged(tmp_path / "log", at_once=9, stage=0.0), HERE)
     assert len([thread for thread in began if thread.name.count("_work")]) == 2
+
+
+#: A writer with three units in hand, as another process: `python -c WRITER store log`.
+WRITER = """
+import sys
+from pathlib import Path
+from staged import Staged, staged_requests
+from stores_helpers import GROUP, requests, spec
+from vipocc.stores import LocalExecutor, Store, run
+import numpy as np
+store = Store.create_or_open(Path(sys.argv[1]), spec(), Path(sys.argv[1]).parent)
+store.ensure_group(GROUP, np.arange(64 * 12) * 3)
+for rows in (range(0, 64 * 12, 3), range(64 * 12)):
+    run(store, requests(rows), Staged(Path(sys.argv[2]), stage=0.01), LocalExecutor(("cuda:0",)))
+"""
+
+
+def writer(store: Path, log: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", WRITER, str(store), str(log)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+
+
+@pytest.mark.slow
+def test_killed_with_three_units_in_hand(tmp_path: Path) -> None:
+    """Killed again and again at random moments, the bytes are those of a run that had one unit at a time."""
+    plain = staged_store(tmp_path / "plain", 12)
+    for rows in (range(0, 64 * 12, 3), range(64 * 12)):
+        run(plain, requests(rows), Staged(tmp_path / "plain.log", at_once=1, stage=0.0), HERE)
+    rng, log, path = random.Random(5), tmp_path / "log", tmp_path / "depth.zarr"
+    for _ in range(8):
+        before = log.stat().st_size if log.exists() else 0
+        process = writer(path, log)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if log.exists() and log.stat().st_size > before:
+                break
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.communicate()
+        if (path / "zarr.json").exists():
+            assert verify(path).sound
+    last = writer(path, log)
+    _, errors = last.communicate()
+    assert last.returncode == 0, errors.decode()
+    assert shards(Store.create_or_open(path, spec(), tmp_path)) == shards(plain)
+    assert not list(tmp_path.rglob("*.partial")) + list(tmp_path.rglob("*.next"))
