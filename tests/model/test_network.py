@@ -78,6 +78,18 @@ def test_too_small_an_image_is_refused() -> None:
         ViPOcc(SMALL).encode(torch.rand(1, 3, 32, 320))
 
 
+def test_networks_on_the_cpu_never_see_channels_last() -> None:
+    """There their gradient corrupts memory, and a batch comes channels last."""
+    model = ViPOcc(SMALL)
+    met = []
+    for network in (model.encoder, model.depth_branch):
+        network.register_forward_pre_hook(lambda _, given: met.append(given[0].is_contiguous()))
+    images = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    model.encode(images)
+    model.refine_depth(images, torch.ones(2, 1, 64, 64))
+    assert met == [True, True]
+
+
 def test_flip_mirrors_input_and_output() -> None:
     torch.manual_seed(0)
     model = ViPOcc(SMALL).eval()

@@ -316,6 +316,10 @@ class ViPOcc(nn.Module):
         with self._autocast(images.device.type):
             if images.device.type == "cuda":
                 images = images.contiguous(memory_format=torch.channels_last)
+            else:
+                # Not channels last, as a batch comes: on the CPU the gradient of the networks then corrupts memory
+                # (torch 2.14; not without oneDNN; seen with one image of 192x640).
+                images = images.contiguous()
             if self.training:
                 function = self._compiled.get(function.__name__, function)
             result: Tensor = function(images)
