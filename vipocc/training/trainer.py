@@ -17,6 +17,7 @@ from vipocc.errors import CheckpointError, DeviceError, NonFiniteError
 from vipocc.model import checkpoint as model_checkpoint
 from vipocc.model.network import ViPOcc
 from vipocc.progress import progress, say
+from vipocc.training.best import Best
 from vipocc.training.captured import CapturedGradients
 from vipocc.training.distributed import ALONE, GradientSum, Ranks
 from vipocc.training.ema import WeightAverage
@@ -41,9 +42,6 @@ Validate = Callable[[ViPOcc], Mapping[str, float]]
 
 #: Steps from which on the minute that compiling takes is won back.
 WORTH_COMPILING = 2000
-
-#: Validation figures of which the smaller is the better.
-_SMALLER_IS_BETTER = ("abs_rel", "sq_rel", "rmse", "rmse_log")
 
 
 @dataclass(frozen=True)
@@ -92,8 +90,7 @@ class Trainer:
         self.device, self.validate, self.ranks, self.profile = device, validate, ranks, profile
         self.total = total_samples(self.training, len(samples.table))
         self.step = self.seen = 0
-        self.best: float | None = None
-        self.best_step: int | None = None
+        self.best = Best(self.training.best_metric)
         self.model = self._model(resume)
         self.optimiser = GuardedAdam(self.model, device, self.training.gradient_clip)
         self.average = None if self.training.ema is None else WeightAverage(self.model, self.training.ema)
@@ -181,7 +178,7 @@ class Trainer:
                         measured = self._validated()
                     writer.write(self.step, measured)
                     figures |= measured
-                    better = self._improves(measured)
+                    better = self.best.improves(measured, self.step)
                 if saver is not None:
                     saver.check()
                     if better or saving:
@@ -258,17 +255,6 @@ class Trainer:
             "with -o",
         )
 
-    def _improves(self, measured: Mapping[str, float]) -> bool:
-        """Return whether this is the best validation so far, and remember it."""
-        name = self.training.best_metric
-        if name not in measured:
-            return False
-        value, smaller = measured[name], name.rpartition("/")[2] in _SMALLER_IS_BETTER
-        if value != value or (self.best is not None and (value >= self.best if smaller else value <= self.best)):
-            return False
-        self.best, self.best_step = value, self.step
-        return True
-
     def _save(self, saver: Saver, *, best: bool) -> Path:
         state = RunState(
             step=self.step,
@@ -277,12 +263,12 @@ class Trainer:
             accumulate=self.training.accumulate,
             world=self.ranks.world,
             keys=len(self.samples.table),
-            best=self.best,
-            best_step=self.best_step,
+            best=self.best.value,
+            best_step=self.best.step,
             optimiser=self.optimiser.adam.state_dict(),
         )
         # While nothing has measured `best_metric`, the newest is the best that is known.
-        return saver.save(self.model, state, average=self.average, best=best or self.best is None)
+        return saver.save(self.model, state, average=self.average, best=best or self.best.value is None)
 
     def _model(self, resume: Path | None) -> ViPOcc:
         # The networks' constructors draw from torch's global generator; it is left as it was.
@@ -308,7 +294,8 @@ class Trainer:
     def _restore(self, checkpoint: Path) -> None:
         state = read_state(checkpoint)
         self.optimiser.load(state.optimiser)
-        self.step, self.seen, self.best, self.best_step = state.step, state.samples, state.best, state.best_step
+        self.step, self.seen = state.step, state.samples
+        self.best = Best(self.training.best_metric, state.best, state.best_step)
         if state.weights is not None:
             # The model of the checkpoint is the average; the trained weights are in its state.
             if self.average is not None:
