@@ -144,7 +144,7 @@ def test_parts_of_an_array_job_are_disjoint_and_whole(workspace: Path) -> None:
         (["--device", "gpu"], "is not a device"),
         (["--model", "nobody/no-such-model"], "hf download nobody/no-such-model"),
         (["--model", "./absent"], "there is no model folder"),
-        (["--source", "depth-anything-v2", "--dtype", "bfloat16", "--model", "DEPTH"], "bfloat16 needs a CUDA device"),
+        (["--prior", "depth-anything-v2", "--dtype", "bfloat16", "--model", "DEPTH"], "bfloat16 needs a CUDA device"),
         (["--shard", "2/2"], "is not a part of the work"),
         (["-o", "priors.depth.shortside=3"], "did you mean 'priors.depth.short_side'"),
         (["-o", "priors.depth.batch_size=0"], "priors.depth.batch_size"),
@@ -174,7 +174,7 @@ def test_a_mistake_is_one_sentence_and_changes_nothing(
         (["-o", "data.image_size=[48, 160]"], "too small for 64 patches"),
         (["--cameras", "all"], "the stereo pair only"),
         (
-            ["--source", "grounded-sam", "--detector", "detector", "--segmenter", "segmenter", "--compile"],
+            ["--prior", "grounded-sam", "--detector", "detector", "--segmenter", "segmenter", "--compile"],
             "compiling needs a CUDA device",
         ),
     ],
@@ -198,7 +198,7 @@ def test_simulating_a_real_dataset_is_refused(tmp_path: Path, capfd: pytest.Capt
     (tmp_path / "kitti").mkdir()
     folder = tmp_path / "ws"
     assert run(["init", "--dataset", "kitti-360", "--root", str(tmp_path / "kitti"), "-C", str(folder)]) == 0
-    assert run(["priors", "depth", "-C", str(folder), "--source", "simulated"]) == 2
+    assert run(["priors", "depth", "-C", str(folder), "--prior", "simulated"]) == 2
     assert "only the synthetic world has an exact truth" in capfd.readouterr().err
 
 

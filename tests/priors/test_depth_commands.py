@@ -52,7 +52,7 @@ def reader(folder: Path, kind: str, name: str | None = None) -> StoreReader:
 def test_depth_of_raw_images_goes_into_a_store_of_its_own(
     workspace: Path, tiny: dict[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    given = ("--model", str(tiny["depth"]), "--from", "raw", "--dtype-stored", "float32", "--batch-size", "3")
+    given = ("--model", str(tiny["depth"]), "--source", "raw", "--dtype-stored", "float32", "--batch-size", "3")
     assert depth(workspace, *given) == 0
     out = capfd.readouterr().out
     assert "raw images, short side 28" in out.splitlines()[0]

@@ -99,7 +99,7 @@ def test_with_networks_before_anything_is_there(
     folder = tmp_path / "ws"
     assert run(["init", "--dataset", "synthetic", "-C", str(folder)]) == 0
     before = tree(folder)
-    lines = told(capfd, "priors", "depth", "-C", str(folder), "--model", str(tiny["depth"]), "--from", "raw")
+    lines = told(capfd, "priors", "depth", "-C", str(folder), "--model", str(tiny["depth"]), "--source", "raw")
     assert "into stores/synthetic/depth-raw.zarr" in lines[0]
     assert matches(lines[2], "depth", 14, 14, "4 units"), lines
     models = ("--detector", str(tiny["detector"]), "--segmenter", str(tiny["segmenter"]))

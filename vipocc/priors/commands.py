@@ -92,7 +92,7 @@ def _device_options(kind: Kind) -> Callable[[F], F]:
     """Return what adds the options of commands with networks."""
     options = [
         click.option(
-            "--source", type=SourceName(kind),
+            "--prior", "source", type=SourceName(kind),
             help="What computes, also one that another package brings; 'simulated' degrades the exact truth of the "
             "synthetic world [default there].",
         ),
@@ -120,7 +120,7 @@ def _device_options(kind: Kind) -> Callable[[F], F]:
 )
 @click.option("--max-depth", type=float, metavar="METRES", help="Of an original .pth whose name does not tell it.")
 @click.option(
-    "--from",
+    "--source",
     "images",
     type=click.Choice(["prepared", "raw"]),
     help="Prepared images (as published), or the dataset's own, into the store depth-raw [default: prepared].",
@@ -262,7 +262,7 @@ def _with_options(app: App, kind: Kind, options: dict[str, Any], more: dict[str,
         # Whoever names a model wants it to run, also where the default is to simulate.
         configured = sources.chosen(kind, app.config.priors, dataset)
         name = sources.network(kind) if configured == "simulated" else configured
-    overrides = [] if name is None else [f"priors.sources.{kind}={name}"]
+    overrides = [] if name is None else [f"priors.kinds.{kind}={name}"]
     source = sources.source_class(kind, name or sources.chosen(kind, app.config.priors, dataset))
     for key, value in given.items():
         if value is None:

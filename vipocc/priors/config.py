@@ -185,7 +185,7 @@ class NetworkOptions(Schema):
     """Arithmetic of the network; bfloat16 needs CUDA."""
 
 
-class SourcesConfig(Schema):
+class KindsConfig(Schema):
     """Which source each prior comes from, by name; `auto` is the simulation for the synthetic dataset alone."""
 
     depth: str = "auto"
@@ -197,7 +197,7 @@ class SourcesConfig(Schema):
 class PriorsConfig(Schema):
     """What the stage `priors` computes and from what."""
 
-    sources: SourcesConfig = SourcesConfig()
+    kinds: KindsConfig = KindsConfig()
     """Where priors come from."""
     depth: DepthConfig = DepthConfig()
     """Depth Anything V2; `stored` holds for depth from any source."""

@@ -131,7 +131,7 @@ def test_a_depth_model_from_dry_run_to_report(installed: None, workspace: Path, 
     model, other = depth_weights(tmp_path / "da3", 1.5), depth_weights(tmp_path / "other", 2.0)
     place = ("priors", "depth", "-C", str(workspace), "--split", "train", "--store", "da3")
     command = (
-        *place, "--source", "depth-anything-3", "--model", str(model), "--batch-size", "3",
+        *place, "--prior", "depth-anything-3", "--model", str(model), "--batch-size", "3",
         "-o", "priors.options.depth-anything-3.longest_side=320",
     )  # fmt: skip
     before = tree(workspace)
@@ -179,7 +179,7 @@ def test_a_depth_model_from_dry_run_to_report(installed: None, workspace: Path, 
     for words, why in (
         ((*command, "--model", str(other)), "not by other (weights"),
         ((*command, "-o", another_option), "longest_side"),
-        ((*place, "--source", "simulated"), "not simulated from the exact truth"),
+        ((*place, "--prior", "simulated"), "not simulated from the exact truth"),
     ):
         for dry in ((), ("--dry-run",)):
             code, output = told(*words, *dry)
@@ -203,7 +203,7 @@ def test_a_dry_run_before_anything_is_there(installed: None, tmp_path: Path, tol
     folder, model = tmp_path / "ws", depth_weights(tmp_path / "da3", 1.5)
     assert told("init", "--dataset", "synthetic", "-C", str(folder))[0] == 0
     before = tree(folder)
-    command = ("priors", "depth", "-C", str(folder), "--source", "depth-anything-3", "--model", str(model))
+    command = ("priors", "depth", "-C", str(folder), "--prior", "depth-anything-3", "--model", str(model))
     code, output = told(*command, "--dry-run")
     assert code == 0, output
     assert "the synthetic world would be generated first: 11 frames" in output
@@ -218,7 +218,7 @@ def test_a_segmenter_from_dry_run_to_report(
 ) -> None:
     place = ("-C", str(workspace), "--split", "train", "--store", "sam2")
     command = (
-        "priors", "sam", *place, "--source", "grounded-sam-2", "--segmenter", str(sam2_weights(tmp_path / "sam2")),
+        "priors", "sam", *place, "--prior", "grounded-sam-2", "--segmenter", str(sam2_weights(tmp_path / "sam2")),
         "--detector", str(tiny["detector"]),
     )  # fmt: skip
     code, output = told(*command, "--dry-run")
@@ -260,7 +260,7 @@ def test_what_was_made_is_reported_where_the_source_is_gone(
     with monkeypatch.context() as here:
         modules = {"fleeting": FLEETING}
         install(tmp_path / "site", here, modules, {"vipocc.priors.depth": {"fleeting": "fleeting:Fleeting"}})
-        place = ("priors", "depth", "-C", str(workspace), "--split", "train", "--source", "fleeting")
+        place = ("priors", "depth", "-C", str(workspace), "--split", "train", "--prior", "fleeting")
         assert told(*place, "--store", "gone")[0] == 0
         code, output = told("priors", "report", "-C", str(workspace), "--store", "gone", "--json")
         assert code == 0

@@ -113,8 +113,8 @@ def test_the_packages_own_come_through_the_same_door() -> None:
     [
         ("synthetic", (), "simulated", "simulated"),
         ("kitti-360", (), "depth-anything-v2", "grounded-sam"),
-        ("synthetic", ("priors.sources.depth=depth-anything-v2",), "depth-anything-v2", "simulated"),
-        ("kitti-360", ("priors.sources.instances=other",), "depth-anything-v2", "other"),
+        ("synthetic", ("priors.kinds.depth=depth-anything-v2",), "depth-anything-v2", "simulated"),
+        ("kitti-360", ("priors.kinds.instances=other",), "depth-anything-v2", "other"),
     ],
 )
 def test_auto_goes_by_the_dataset(dataset: str, overrides: tuple[str, ...], depth: str, instances: str) -> None:
@@ -123,7 +123,7 @@ def test_auto_goes_by_the_dataset(dataset: str, overrides: tuple[str, ...], dept
 
 
 def test_options_of_another_package_are_checked_by_its_schema(installed: None, place: Workspace) -> None:
-    there = ("priors.sources.depth=good", "priors.options.good.sharp=true")
+    there = ("priors.kinds.depth=good", "priors.options.good.sharp=true")
     source = make_source("depth", place, config(*there))
     assert source.fingerprint() == {
         "source": "good", "model": "m", "revision": None, "digest": "d", "licence": "mit", "preprocessing": "1",
@@ -142,7 +142,7 @@ def test_options_of_another_package_are_checked_by_its_schema(installed: None, p
 
 
 def test_several_models_stand_under_names_of_their_own(installed: None, place: Workspace) -> None:
-    source = make_source("instances", place, config("priors.sources.instances=elsewhere"))
+    source = make_source("instances", place, config("priors.kinds.instances=elsewhere"))
     assert source.summary() == "by m and n"
     assert maker("instances", source.fingerprint()) is type(source)
     assert maker("instances", {"source": "gone"}) is None
@@ -183,7 +183,7 @@ def test_two_packages_with_one_name(
     ],
 )
 def test_a_source_has_to_say_what_it_is(installed: None, place: Workspace, name: str, expected: str) -> None:
-    source = make_source("depth", place, config(f"priors.sources.depth={name}"))
+    source = make_source("depth", place, config(f"priors.kinds.depth={name}"))
     with pytest.raises(ConfigError, match=expected):
         source.fingerprint()
 
@@ -191,14 +191,14 @@ def test_a_source_has_to_say_what_it_is(installed: None, place: Workspace, name:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--source", "god"), "'god' is no source of depth; use one of auto, depth-anything-v2, simulated"),
+        (("--prior", "god"), "'god' is no source of depth; use one of auto, depth-anything-v2, simulated"),
         (
-            ("--source", "good", "--compile"),
+            ("--prior", "good", "--compile"),
             "the source 'good' has no option for --compile; it has -o priors.options.good.sharp",
         ),
-        (("--source", "simulated", "--batch-size", "2"), "the source 'simulated' has no option for --batch-size"),
-        (("-o", "priors.sources.depth=god"), "did you mean 'good'"),
-        (("-o", "priors.source=simulated"), "did you mean 'priors.sources'"),
+        (("--prior", "simulated", "--batch-size", "2"), "the source 'simulated' has no option for --batch-size"),
+        (("-o", "priors.kinds.depth=god"), "did you mean 'good'"),
+        (("-o", "priors.source=simulated"), "did you mean 'priors.kinds'"),
     ],
 )
 def test_on_the_command_line(
@@ -221,7 +221,7 @@ def test_help_lists_what_is_installed(installed: None, capfd: pytest.CaptureFixt
 def test_workers_of_a_cluster_can_be_handed_a_source(place: Workspace, name: str) -> None:
     for kind in ("depth", "instances"):
         if name in names(kind):  # type: ignore[arg-type]
-            source = make_source(kind, place, config(f"priors.sources.{kind}={name}"))  # type: ignore[arg-type]
+            source = make_source(kind, place, config(f"priors.kinds.{kind}={name}"))  # type: ignore[arg-type]
             check = pickle.loads(pickle.dumps(source.check_device))
             assert check("cpu") is None
             assert type(check.__self__) is type(source)

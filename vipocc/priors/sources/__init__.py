@@ -72,7 +72,7 @@ def network(kind: Kind) -> str:
 
 def chosen(kind: Kind, priors: PriorsConfig, dataset: str) -> str:
     """Return the name of the source that the configuration asks for; it need not exist."""
-    asked: str = getattr(priors.sources, kind)
+    asked: str = getattr(priors.kinds, kind)
     return default(kind, dataset) if asked == "auto" else asked
 
 

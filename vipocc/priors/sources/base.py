@@ -59,7 +59,7 @@ class Source(ABC):
 
     kind: ClassVar[Kind]
     name: ClassVar[str]
-    """As in `--source` and in every record; also the name of its entry point."""
+    """As in `--prior` and in every record; also the name of its entry point."""
     Options: ClassVar[type[Schema]]
     """Schema of its options, which are `priors.options.<name>` in the configuration."""
     section: ClassVar[str] = ""

@@ -24,12 +24,12 @@ class _Simulated(Source):
         if self.workspace.dataset != "synthetic":
             raise ConfigError(
                 f"priors of {self.workspace.dataset} cannot be simulated, only the synthetic world has an exact truth",
-                fix=f"use --source {another}",
+                fix=f"use --prior {another}",
             )
         if cameras == "all":
             raise UsageError(
                 "simulated priors exist for the stereo pair only",
-                fix=f"use --cameras perspective, or --source {another}",
+                fix=f"use --cameras perspective, or --prior {another}",
             )
 
     def summary(self) -> str:
