@@ -111,7 +111,7 @@ echo "vipocc $*" >> {0}/calls
 if [ -f {0}/wait ]; then
     trap 'sleep 0.2; echo finished >> {0}/calls; exit 143' TERM
     touch {0}/ready
-    sleep 30 & wait
+    sleep 30 2> /dev/null & wait
 fi
 exit "$(cat {0}/ends)"
 """

@@ -199,14 +199,12 @@ def _explain(error: ValidationError, schema: Any) -> ConfigError:
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         known = _keys(schema)
-        siblings = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.75) or difflib.get_close_matches(
-            key, siblings, n=1, cutoff=0.3
-        )
-        if not near:
-            leaf = path[-1]
-            near = [name for name in known if name.rpartition(".")[2] == leaf][:1]
-        hint = f"did you mean '{near[0]}'?" if near else f"known keys here: {', '.join(siblings[:12])}"
+        above, _, leaf = key.rpartition(".")
+        siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == above}
+        near = [siblings[name] for name in difflib.get_close_matches(leaf, siblings, n=1)]
+        near = near or [name for name in known if name.rpartition(".")[2] == leaf][:1]
+        near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.85)
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys here: {', '.join(list(siblings.values())[:12])}"
         return ConfigError(f"unknown configuration key '{key}'", fix=hint)
     return ConfigError(
         f"configuration key '{key}' cannot be {first.get('input')!r}",

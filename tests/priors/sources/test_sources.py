@@ -198,7 +198,7 @@ def test_a_source_has_to_say_what_it_is(installed: None, place: Workspace, name:
         ),
         (("--prior", "simulated", "--batch-size", "2"), "the source 'simulated' has no option for --batch-size"),
         (("-o", "priors.kinds.depth=god"), "did you mean 'good'"),
-        (("-o", "priors.source=simulated"), "did you mean 'priors.kinds'"),
+        (("-o", "priors.source=simulated"), "known keys here: priors.kinds, "),
     ],
 )
 def test_on_the_command_line(
