@@ -25,7 +25,8 @@ import torch
 
 from vipocc import config as configuration
 from vipocc.cli import run as vipocc
-from vipocc.evaluation.run import run_depth, run_occupancy
+from vipocc.evaluation.depth.run import run_depth
+from vipocc.evaluation.occupancy.run import run_occupancy
 from vipocc.training.session import start_training
 from vipocc.training.state import latest_checkpoint
 from vipocc.workspace import Workspace

@@ -92,7 +92,9 @@ def _config(place: Path) -> Any:
 
 def _evaluate(place: Path, say: Say) -> tuple[dict[str, Report], _Kept]:
     """Run what `vipocc eval` runs, keeping maps of the frames for the pictures."""
-    from vipocc.evaluation.run import run_depth, run_occupancy, run_sampler
+    from vipocc.evaluation.depth.run import run_depth
+    from vipocc.evaluation.occupancy.run import run_occupancy
+    from vipocc.evaluation.sampler.run import run_sampler
 
     app = App(workspace_dir=str(place))
     kept = _Kept()

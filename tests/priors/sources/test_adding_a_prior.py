@@ -18,7 +18,7 @@ from vipocc import config as configuration
 from vipocc.cli import run
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.views import prepared_intrinsics
-from vipocc.evaluation.run import source_note
+from vipocc.evaluation.session import source_note
 from vipocc.priors.sources import names
 from vipocc.workspace import Workspace
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vipocc.data_manifests.manifest import FrameKey, Manifest
+from vipocc.data_manifests.manifest import FrameKey
 from vipocc.errors import DataError
 from vipocc.evaluation import published
+from vipocc.evaluation.depth.truth import TruthReader
 from vipocc.evaluation.inputs import FrameSource, RowReader, committed, frame_of, group_of
 from vipocc.evaluation.metrics import DEPTH, Scaling, depth_metrics
 from vipocc.evaluation.protocols import DepthProtocol
@@ -22,40 +23,12 @@ from vipocc.progress import progress
 
 METRICS = (*DEPTH, "covered")
 
-TruthReader: TypeAlias = Callable[[FrameKey], "NDArray[np.float32] | None"]
-"""Returns a key's true depth [H, W] in metres, 0 or NaN where unknown; None where there is none at all."""
-
 _ROWS: dict[str, tuple[Kind, Scaling]] = {
     "rendered": ("measured", "none"),
     "branch": ("measured", "none"),
     "prior": ("prior", "none"),
     "prior, median-scaled": ("prior", "median"),
 }
-
-
-def lidar_truth(reader: RowReader) -> TruthReader:
-    """Return a reader of the sparse depth in `lidar.zarr`."""
-
-    def read(key: FrameKey) -> NDArray[np.float32] | None:
-        group = group_of(key)
-        if not committed(reader, group, key.row):
-            return None
-        return np.asarray(reader.read(group, key.row, "depth"), np.float32)
-
-    return read
-
-
-def exact_truth(manifest: Manifest) -> TruthReader:
-    """Return a reader of the synthetic world's exact depth, which nothing but the protocol `exact` may open."""
-    from vipocc.data_manifests.synthetic.exact import ExactTruth
-
-    truth = ExactTruth(manifest.root)
-
-    def read(key: FrameKey) -> NDArray[np.float32] | None:
-        frame_id = int(manifest.frame_ids(key.sequence)[key.row])
-        return truth.depth(key.sequence, key.camera, frame_id)
-
-    return read
 
 
 def predict_depths(

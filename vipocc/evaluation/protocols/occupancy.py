@@ -1,40 +1,16 @@
-"""Protocols: frozen, versioned descriptions of what is measured against what. Their digest stands in every report.
-
-A protocol that changes gets a new version; results of different digests are different measurements.
-"""
+"""Protocols of occupancy."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.ground_truth.occupancy import Rule
 from vipocc.data_manifests.ground_truth.rules import DESCRIPTIONS, parse_slice_name, rule_digest, slice_name
 from vipocc.errors import UsageError
+from vipocc.evaluation.protocols.base import Protocol
 
 RELEASED_SWEEPS = 300
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Base: everything that decides a number is a field."""
-
-    name: str
-    version: int
-
-    def describe(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return values
-
-    @property
-    def digest(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256 of the description."""
-        text = json.dumps(self.describe(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -63,20 +39,6 @@ class OccupancyProtocol(Protocol):
     average_precision_over: str = "rows that the scene metrics judge"
     balanced_accuracy_over: str = "invisible cells of those rows"
     aggregation: str = "mean over frames, frames without the metric left out of it"
-
-
-@dataclass(frozen=True)
-class DepthProtocol(Protocol):
-    """Metric depth of the key image (published_system.md 7.4)."""
-
-    truth: Literal["lidar", "exact"]
-    crop: str = "none"
-    cap: float | None = None
-    """Largest true depth in metres that counts."""
-    clamp: tuple[float, float] = (1e-3, 80.0)
-    resize: str = "nearest, prediction to truth"
-    scaling: str = "none"
-    aggregation: str = "mean over frames"
 
 
 _BOXES = "vehicles and people with a 3D box that holds a cell's centre"
@@ -108,10 +70,6 @@ EXACT_OCCUPANCY = OccupancyProtocol(
     "",
     _LABELS,
 )
-LIDAR_DEPTH = DepthProtocol("lidar", 1, "lidar")
-"""KITTI-360 as published: sparse LiDAR depth at the prepared size, no crop, no cap on the truth."""
-EXACT_DEPTH = DepthProtocol("exact", 1, "exact", cap=80.0)
-"""Every pixel of the synthetic world up to 80 m, at its native size."""
 
 
 def occupancy_protocol(name: str | None, sweeps: int, rule: Rule = "official") -> OccupancyProtocol:
@@ -128,21 +86,3 @@ def occupancy_protocol(name: str | None, sweeps: int, rule: Rule = "official") -
             fix="use --protocol slice-300 (or slice-N, N >= 3), slice-300-paper, slice-300-published or exact",
         )
     return slice_protocol(*parsed)
-
-
-def depth_protocol(name: str | None) -> DepthProtocol:
-    """Return a protocol by name, by default LiDAR's."""
-    found = {None: LIDAR_DEPTH, LIDAR_DEPTH.name: LIDAR_DEPTH, EXACT_DEPTH.name: EXACT_DEPTH}.get(name)
-    if found is None:
-        raise UsageError(f"there is no depth protocol '{name}'", fix="use --protocol lidar or exact")
-    return found
-
-
-def require_truth(dataset: str, protocol: Protocol) -> None:
-    """Raise `UsageError` if a dataset has not the truth that a protocol measures against."""
-    if protocol.name == "exact" and dataset != "synthetic":
-        raise UsageError(f"{dataset} has no exact truth", fix="leave --protocol out, or use the synthetic dataset")
-    if isinstance(protocol, OccupancyProtocol) and "occupancy" not in adapter(dataset).products:
-        raise UsageError(
-            f"{dataset} gives no occupancy ground truth", fix="evaluate its depth with `vipocc eval depth`"
-        )

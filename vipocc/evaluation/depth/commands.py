@@ -1,0 +1,33 @@
+"""The command `vipocc eval depth`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from vipocc.cli import App, pass_app, workspace_options
+from vipocc.evaluation.options import frame_options, model_options, show, speaker
+
+
+@click.command()
+@click.option(
+    "--protocol", metavar="NAME", help="lidar (default) or exact (every pixel of the synthetic world up to 80 m)."
+)
+@click.option(
+    "--scaling",
+    type=click.Choice(["none", "median", "least-squares"]),
+    default="none",
+    show_default=True,
+    help="How the network's depth is fitted to the truth before it is compared.",
+)
+@frame_options
+@model_options
+@workspace_options
+@pass_app
+def depth(app: App, /, as_json: bool, **options: Any) -> None:
+    """Metric depth: rendered and, where the split has priors, the depth branch and the prior itself."""
+    from vipocc.evaluation.depth.run import run_depth
+
+    report, folder = run_depth(app.workspace, app.config, overrides=app.overrides, say=speaker(app, as_json), **options)
+    show(app, report, folder, as_json)

@@ -1,0 +1,44 @@
+"""Protocols: frozen, versioned descriptions of what is measured against what. Their digest stands in every report.
+
+A protocol that changes gets a new version; results of different digests are different measurements.
+"""
+
+from __future__ import annotations
+
+from vipocc.data_manifests.datasets import adapter
+from vipocc.errors import UsageError
+from vipocc.evaluation.protocols.base import Protocol
+from vipocc.evaluation.protocols.depth import EXACT_DEPTH, LIDAR_DEPTH, DepthProtocol, depth_protocol
+from vipocc.evaluation.protocols.occupancy import (
+    EXACT_OCCUPANCY,
+    PUBLISHED_OCCUPANCY,
+    RELEASED_SWEEPS,
+    OccupancyProtocol,
+    occupancy_protocol,
+    slice_protocol,
+)
+
+__all__ = [
+    "EXACT_DEPTH",
+    "EXACT_OCCUPANCY",
+    "LIDAR_DEPTH",
+    "PUBLISHED_OCCUPANCY",
+    "RELEASED_SWEEPS",
+    "DepthProtocol",
+    "OccupancyProtocol",
+    "Protocol",
+    "depth_protocol",
+    "occupancy_protocol",
+    "require_truth",
+    "slice_protocol",
+]
+
+
+def require_truth(dataset: str, protocol: Protocol) -> None:
+    """Raise `UsageError` if a dataset has not the truth that a protocol measures against."""
+    if protocol.name == "exact" and dataset != "synthetic":
+        raise UsageError(f"{dataset} has no exact truth", fix="leave --protocol out, or use the synthetic dataset")
+    if isinstance(protocol, OccupancyProtocol) and "occupancy" not in adapter(dataset).products:
+        raise UsageError(
+            f"{dataset} gives no occupancy ground truth", fix="evaluate its depth with `vipocc eval depth`"
+        )

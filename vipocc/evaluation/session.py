@@ -1,0 +1,77 @@
+"""What every evaluation of a workspace shares: opening its stores, saying what is assumed, writing the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vipocc.data_manifests.datasets import adapter
+from vipocc.errors import MissingInputError, StoreError
+from vipocc.evaluation.inputs import Checkpoint
+from vipocc.evaluation.report import Report
+from vipocc.priors.sources import fingerprint_models
+from vipocc.stores import StoreReader
+from vipocc.workspace import Workspace
+
+Say = Callable[[str], None]
+
+
+def source_note(reader: StoreReader | None) -> str:
+    """Return what made a store of priors, in words: the models' ids, or that they are simulated."""
+    if reader is None:
+        return ""
+    notes = set()
+    for group in reader.groups():
+        made_by: Mapping[str, Any] | None = reader.fingerprint(group)
+        if made_by is not None:
+            models = " and ".join(str(model["model"]) for model in fingerprint_models(made_by))
+            notes.add("simulated prior" if made_by.get("source") == "simulated" else models)
+    return ", ".join(sorted(notes - {""}))
+
+
+def ground_truth(workspace: Workspace, kind: str) -> StoreReader:
+    """Open a store of ground truth; raises `MissingInputError` if the dataset has none."""
+    path = workspace.store(kind)
+    if not path.is_dir():
+        raise MissingInputError(
+            f"this dataset has no LiDAR to make {kind} ground truth of",
+            where=workspace.root,
+            fix="see `vipocc data check`",
+        )
+    return open_store(workspace, kind, "run `vipocc data prepare`")
+
+
+def open_store(workspace: Workspace, kind: str, fix: str) -> StoreReader:
+    """Open a store of the workspace; raises `StoreError` if it is another dataset's."""
+    reader = StoreReader(workspace.store(kind), fix=fix)
+    held = reader.attrs.get("dataset")
+    if held != workspace.dataset:
+        raise StoreError(
+            f"the store is of dataset '{held}', not '{workspace.dataset}'",
+            where=reader.path,
+            fix="use the workspace it belongs to, or move it away",
+        )
+    return reader
+
+
+def announce(
+    say: Say, workspace: Workspace, found: Checkpoint, what: str, split: str, device: str, kinds: Sequence[str]
+) -> None:
+    """Say what is about to be evaluated."""
+    path = found.describe(workspace)["path"]
+    say(
+        f"{what} on {workspace.dataset} {split}, checkpoint {path} ({found.rule}), on {device}; "
+        f"{' and '.join(kinds)} are prepared first where they are missing"
+    )
+
+
+def finish(report: Report, workspace: Workspace, found: Checkpoint, settings: Mapping[str, Any]) -> tuple[Report, Path]:
+    """Put the checkpoint, the settings and the dataset's notes into the report, and write it."""
+    report.checkpoint = found.describe(workspace)
+    report.settings = settings
+    chosen_by = "The checkpoint was named by the user." if found.named else f"The checkpoint is {found.rule}."
+    if report.split == "val" and not found.named:
+        chosen_by += " Validation frames chose it, so figures on val flatter it."
+    report.notes = [*report.notes, *adapter(workspace.dataset).notes, chosen_by]
+    return report, report.save(workspace.reports)
