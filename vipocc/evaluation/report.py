@@ -17,7 +17,7 @@ from vipocc.evaluation.metrics import Aggregate, aggregate_all
 
 FORMAT_VERSION = 1
 
-Kind = Literal["measured", "untrained", "constant", "prior", "published"]
+Kind = Literal["measured", "untrained", "baseline", "constant", "prior", "published"]
 
 TITLES = {
     "o_acc": "O_acc",
@@ -90,11 +90,22 @@ class Row:
         return cls(name, "published", {k: Aggregate(v, math.nan, math.nan, 0) for k, v in values.items()}, note)
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A picture for the page: PNG or JPEG bytes, or SVG text. It is no part of report.json."""
+
+    title: str
+    caption: str
+    picture: bytes | str
+    frame: Frame | None = None
+    """The frame it shows, so that the lists of worst and best frames can lead to it."""
+
+
 @dataclass
 class Report:
     """A whole evaluation."""
 
-    kind: Literal["occupancy", "depth", "sampler"]
+    kind: Literal["occupancy", "depth", "sampler", "priors", "speed"]
     dataset: str
     split: str
     protocol: Mapping[str, Any]
@@ -110,6 +121,12 @@ class Report:
     notes: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of the evaluation: confidence, batch size, device, ..."""
+    breakdowns: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    """Tables of parts by title, as "Rings of distance": a row for each part and method, in the report's metrics."""
+    figures: list[Figure] = field(default_factory=list)
+    """For the page alone."""
+    command: str = ""
+    """What the user typed, to do it again; may hold what this machine's folders are called."""
 
     def row(self, name: str) -> Row:
         """Return a row by name."""
@@ -132,16 +149,8 @@ class Report:
                 "skipped": [{**asdict(one.frame), "reason": one.reason} for one in self.skipped],
             },
             "metrics": list(self.metrics),
-            "rows": [
-                {
-                    "name": row.name,
-                    "kind": row.kind,
-                    "note": row.note,
-                    "metrics": {name: asdict(value) for name, value in row.metrics.items()},
-                    "per_frame": [{**asdict(frame), **values} for frame, values in row.per_frame],
-                }
-                for row in self.rows
-            ],
+            "rows": [_row(row) for row in self.rows],
+            "breakdowns": {title: [_row(row) for row in rows] for title, rows in self.breakdowns.items()},
             "notes": list(self.notes),
         }
         cleaned: dict[str, Any] = _without_nan(values)
@@ -158,14 +167,9 @@ class Report:
         ]
         if self.checkpoint is not None:
             lines.append(f"Checkpoint {self.checkpoint['path']}, {self.checkpoint['rule']}.")
-        shown = [name for name in self.metrics if any(not math.isnan(_mean(row, name)) for row in self.rows)]
-        lines += ["", self._line(["", *(TITLES.get(name, name) for name in shown), "n", "note"])]
-        lines.append(self._line(["---", *("---:" for _ in shown), "---:", "---"]))
-        for row in self.rows:
-            count = max((value.frames for value in row.metrics.values()), default=0)
-            lines.append(
-                self._line([row.name, *(_cell(row, name) for name in shown), f"{count:,}" if count else "", row.note])
-            )
+        lines += ["", *self._table(self.rows)]
+        for title, rows in self.breakdowns.items():
+            lines += ["", f"## {title}", "", *self._table(rows)]
         if self.notes:
             lines += ["", *(f"- {note}" for note in self.notes)]
         return "\n".join(lines) + "\n"
@@ -184,6 +188,18 @@ class Report:
         _write(folder / "table.md", self.markdown())
         _write(folder / "report.json", json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n")
         return folder
+
+    def _table(self, rows: Sequence[Row]) -> list[str]:
+        shown = [name for name in self.metrics if any(not math.isnan(_mean(row, name)) for row in rows)]
+        lines = [
+            self._line(["", *(TITLES.get(name, name) for name in shown), "n", "note"]),
+            self._line(["---", *("---:" for _ in shown), "---:", "---"]),
+        ]
+        for row in rows:
+            count = max((value.frames for value in row.metrics.values()), default=0)
+            cells = (_cell(row, name) for name in shown)
+            lines.append(self._line([row.name, *cells, f"{count:,}" if count else "", row.note]))
+        return lines
 
     def _reasons(self) -> str:
         counts: dict[str, int] = {}
@@ -213,6 +229,16 @@ class TruthDigest:
     def value(self) -> str:
         """First 16 hexadecimal digits."""
         return self._hash.hexdigest()[:16]
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "note": row.note,
+        "metrics": {name: asdict(value) for name, value in row.metrics.items()},
+        "per_frame": [{**asdict(frame), **values} for frame, values in row.per_frame],
+    }
 
 
 def _mean(row: Row, name: str) -> float:
