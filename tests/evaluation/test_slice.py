@@ -26,6 +26,7 @@ from vipocc.evaluation.occupancy import (
     predict_density,
     published_truth,
 )
+from vipocc.evaluation.predictors.network import NetworkOccupancy
 from vipocc.evaluation.protocols import LIDAR_DEPTH, PUBLISHED_OCCUPANCY, slice_protocol
 from vipocc.evaluation.report import Report
 from vipocc.geometry.cameras import Pinhole
@@ -65,6 +66,10 @@ class Wall:
         assert points.shape == (len(features), 12_800, 3)
         sigma = (points[..., 2] > self.depth).float()
         return sigma / 0 if self.broken else sigma
+
+
+def walls(depth: float) -> NetworkOccupancy:
+    return NetworkOccupancy("wall", "measured", Wall(depth))  # type: ignore[arg-type]
 
 
 def manifest() -> Manifest:
@@ -113,7 +118,7 @@ def test_occupancy_counts_uses_and_skips(config: Any) -> None:
     assert {key.camera for key in keys} == {"image_00"}
     kept = []
     report = evaluate_occupancy(
-        {"wall": ("measured", Wall(10.0)), "broken": ("untrained", Wall(5.0, broken=True))},  # type: ignore[dict-item]
+        [walls(10.0), NetworkOccupancy("broken", "untrained", Wall(5.0, broken=True))],  # type: ignore[arg-type]
         source(config, missing=(1,)),
         keys,
         truth_of,
@@ -134,7 +139,7 @@ def test_occupancy_counts_uses_and_skips(config: Any) -> None:
     assert wall["average_precision"].mean > 0.95
     assert not set(OBJECT) & wall.keys()
     assert any("Object metrics are left out" in note and "2 frames: no boxes" in note for note in report.notes)
-    assert report.row("broken").note == "2 frames without a finite density"
+    assert report.row("broken").note == "2 frames without a finite prediction"
     assert report.row("broken").metrics["o_acc"].frames == 0
     assert report.row("everything free").metrics["ie_rec"].mean == 1.0
     assert report.row("everything occupied").metrics["ie_rec"].mean == 0.0
@@ -171,7 +176,7 @@ def test_object_metrics_of_a_store_and_what_is_said_of_them(config: Any) -> None
 
     def report(rows: list[int]) -> Report:
         return evaluate_occupancy(
-            {"wall": ("measured", Wall(10.0))},  # type: ignore[dict-item]
+            [walls(10.0)],
             source(config),
             [FrameKey("drive", "image_00", row) for row in rows],
             read,
@@ -215,7 +220,7 @@ def test_published_files_as_truth(config: Any, tmp_path: Path) -> None:
     expected[100:143, 55:74] = True
     np.testing.assert_array_equal(first.objects, expected)
     report = evaluate_occupancy(
-        {"wall": ("measured", Wall(10.0))},  # type: ignore[dict-item]
+        [walls(10.0)],
         source(config),
         [FrameKey("drive", "image_00", row) for row in range(3)],
         read,

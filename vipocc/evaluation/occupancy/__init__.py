@@ -5,9 +5,8 @@ from vipocc.evaluation.occupancy.evaluate import (
     THRESHOLD,
     evaluate_occupancy,
     frame_metrics,
-    predict_density,
-    slice_points,
 )
+from vipocc.evaluation.occupancy.slices import predict_density, slice_points
 from vipocc.evaluation.occupancy.truth import (
     OBJECT_LABELS,
     SliceTruth,

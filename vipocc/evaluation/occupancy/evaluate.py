@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from vipocc.data_manifests.ground_truth.occupancy import SLICE_GRID, level_from_world, slice_grid
+from vipocc.data_manifests.ground_truth.occupancy import SLICE_GRID
 from vipocc.data_manifests.manifest import FrameKey
 from vipocc.evaluation import published
 from vipocc.evaluation.inputs import FrameSource, frame_of
@@ -25,38 +24,17 @@ from vipocc.evaluation.metrics import (
     object_metrics,
     occupancy_metrics,
 )
+from vipocc.evaluation.occupancy.slices import slice_points
 from vipocc.evaluation.occupancy.truth import SliceTruth, TruthReader
+from vipocc.evaluation.predictors.constant import constant_guesses
+from vipocc.evaluation.predictors.interface import Batch, OccupancyPredictor
 from vipocc.evaluation.protocols import PUBLISHED_OCCUPANCY, OccupancyProtocol
-from vipocc.evaluation.report import Frame, Kind, Report, Row, Skipped, TruthDigest
-from vipocc.geometry.poses import invert, transform_points
-from vipocc.model.network import ViPOcc
+from vipocc.evaluation.report import Frame, Report, Row, Skipped, TruthDigest
 from vipocc.progress import progress
 
 METRICS = (*SCENE, *OBJECT, *OURS)
 THRESHOLD = 0.5
 """Density in 1/m above which a cell counts as occupied."""
-
-
-def slice_points() -> NDArray[np.float32]:
-    """Return the queried points [12800, 3] in the key camera's frame; rows from far to near, columns left to right.
-
-    The grid stands in the level frame, which the camera looks 5 degrees down in (golden G10).
-    """
-    level_from_camera = level_from_world(np.eye(4))
-    return transform_points(invert(level_from_camera), slice_grid()).astype(np.float32)
-
-
-@torch.no_grad()
-def predict_density(
-    model: ViPOcc, images: Tensor, intrinsics_ndc: Tensor, maps: Mapping[str, Tensor] | None = None
-) -> NDArray[np.float32]:
-    """Return the density [B, 160, 80] in 1/m on the slice, of images [B, 3, H, W] in [0, 1].
-
-    maps: per-pixel maps of the images, by name, for a density head that asks for them.
-    """
-    points = torch.from_numpy(slice_points()).to(images.device).expand(len(images), -1, -1)
-    density = model.density(model.encode_keys(images, intrinsics_ndc, maps), points, intrinsics_ndc)
-    return np.asarray(density.reshape(len(images), *SLICE_GRID.shape).float().cpu().numpy())
 
 
 def frame_metrics(density: NDArray[Any], truth: SliceTruth) -> dict[str, float]:
@@ -74,7 +52,7 @@ def frame_metrics(density: NDArray[Any], truth: SliceTruth) -> dict[str, float]:
 
 
 def evaluate_occupancy(
-    models: Mapping[str, tuple[Kind, ViPOcc]],
+    predictors: Sequence[OccupancyPredictor],
     source: FrameSource,
     keys: Sequence[FrameKey],
     truth: TruthReader,
@@ -84,17 +62,17 @@ def evaluate_occupancy(
     device: torch.device,
     keep: Callable[[Frame, NDArray[np.uint8], dict[str, NDArray[np.float32]], SliceTruth], None] | None = None,
 ) -> Report:
-    """Evaluate networks on the same frames, beside constant guesses and published rows.
+    """Evaluate predictors on the same frames, beside constant guesses and published rows.
 
     Args:
-        models: networks by the name of their row.
+        predictors: what is evaluated, a row each, in order.
         source: the prepared images.
         keys: the frames.
         truth: the protocol's ground truth.
         protocol: what is measured; stands in the report.
         split: its name, for the report.
-        device: where the networks are.
-        keep: called for each evaluated frame with its image, each network's density [160, 80] and the truth.
+        device: where they compute.
+        keep: called for each evaluated frame with its image, each predictor's values [160, 80] and the truth.
 
     Raises:
         MissingInputError: no frame is prepared.
@@ -121,38 +99,34 @@ def evaluate_occupancy(
         every = frame_metrics(density, truth)
         return {name: every[name] for name in metrics}
 
-    values: dict[str, list[dict[str, float]]] = {name: [] for name in models}
-    broken = dict.fromkeys(models, 0)
+    evaluated = [*predictors, *constant_guesses()]
+    values: dict[str, list[dict[str, float]]] = {one.name: [] for one in evaluated}
+    broken = dict.fromkeys(values, 0)
     config = source.config.evaluation
-    with progress("occupancy", len(used)) as bar:
+    points = torch.from_numpy(slice_points()).to(device)
+    with progress("occupancy", len(used)) as bar, torch.no_grad():
         for some, images, intrinsics in source.batches(used, config.batch_size, device):
-            maps = source.maps(some, device)
-            densities = {name: predict_density(model, images, intrinsics, maps) for name, (_, model) in models.items()}
+            shown = [frame_of(source.manifest, key) for key in some]
+            batch = Batch(some, shown, images, intrinsics, source.maps(some, device))
+            predicted = {
+                one.name: one.occupancy(batch, points).reshape(len(some), *SLICE_GRID.shape).float().cpu().numpy()
+                for one in evaluated
+            }
             for at, key in enumerate(some):
-                for name, density in densities.items():
-                    finite = bool(np.isfinite(density[at]).all())
+                for name, found_here in predicted.items():
+                    finite = bool(np.isfinite(found_here[at]).all())
                     broken[name] += not finite
-                    values[name].append(measure(density[at], truths[key]) if finite else nothing)
+                    values[name].append(measure(found_here[at], truths[key]) if finite else nothing)
                 if keep is not None:
-                    shown = {name: density[at] for name, density in densities.items()}
-                    keep(frame_of(source.manifest, key), source.image(key), shown, truths[key])
+                    theirs = {one.name: predicted[one.name][at] for one in predictors}
+                    keep(shown[at], source.image(key), theirs, truths[key])
             bar.advance(len(some))
 
     interval = (config.resamples, config.confidence)
     rows = [
-        Row.measured(
-            name,
-            kind,
-            frames,
-            values[name],
-            *interval,
-            note=f"{broken[name]} frames without a finite density" if broken[name] else "",
-        )
-        for name, (kind, _) in models.items()
+        Row.measured(one.name, one.kind, frames, values[one.name], *interval, note=_note(one, broken[one.name]))
+        for one in evaluated
     ]
-    for name, guess in (("everything free", 0.0), ("everything occupied", 1.0)):
-        constant = np.full(SLICE_GRID.shape, guess, dtype=np.float32)
-        rows.append(Row.measured(name, "constant", frames, [measure(constant, truths[key]) for key in used], *interval))
     rows += [Row.published(name, means, published.NOTE) for name, means in published.OCCUPANCY.items()]
     return Report(
         kind="occupancy",
@@ -166,6 +140,10 @@ def evaluate_occupancy(
         truth_digest=digest.value,
         notes=[*_notes(source.manifest.dataset, protocol), *about_objects],
     )
+
+
+def _note(predictor: OccupancyPredictor, broken: int) -> str:
+    return "; ".join(filter(None, (predictor.note, f"{broken} frames without a finite prediction" if broken else "")))
 
 
 def _unusable(truth: SliceTruth) -> str:

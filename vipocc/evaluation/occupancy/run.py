@@ -24,6 +24,8 @@ from vipocc.evaluation.inputs import (
     settings_of,
     untrained_model,
 )
+from vipocc.evaluation.predictors.interface import OccupancyPredictor
+from vipocc.evaluation.predictors.network import NetworkOccupancy
 from vipocc.evaluation.protocols import (
     PUBLISHED_OCCUPANCY,
     OccupancyProtocol,
@@ -97,9 +99,9 @@ def run_occupancy(
     kinds = ("frames", "occupancy") if chosen.truth == "lidar" else ("frames",)
     announce(say, workspace, found, f"occupancy under {chosen.name}", split, str(where), kinds)
     # Before anything is prepared: a checkpoint that does not fit leaves the workspace as it was.
-    models: dict[str, Any] = {"trained": ("measured", load_model(found, where))}
+    predictors: list[OccupancyPredictor] = [NetworkOccupancy("trained", "measured", load_model(found, where))]
     if found.config.evaluation.untrained:
-        models["untrained"] = ("untrained", untrained_model(found.config, where))
+        predictors.append(NetworkOccupancy("untrained", "untrained", untrained_model(found.config, where)))
     manifest = ensure_prepared(workspace, found.config, split, kinds, "perspective", auto=auto)
     source = FrameSource(
         manifest, StoreReader(workspace.store("frames")), found.config, map_readers(workspace, found.config)
@@ -111,7 +113,7 @@ def run_occupancy(
     else:
         truth = occupancy.exact_truth(manifest)
     keys = select_keys(manifest, split, limit)
-    report = occupancy.evaluate_occupancy(models, source, keys, truth, chosen, split=split, device=where, keep=keep)
+    report = occupancy.evaluate_occupancy(predictors, source, keys, truth, chosen, split=split, device=where, keep=keep)
     return finish(report, workspace, found, settings_of(found.config, where))
 
 
