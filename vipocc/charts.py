@@ -89,6 +89,59 @@ def bars(entries: Sequence[tuple[str, float]], label: str, unit: str = "") -> st
     return _svg(parts, label, height)
 
 
+def intervals(
+    entries: Sequence[tuple[str, float, float, float]], label: str, *, digits: int = 3, mark: float | None = None
+) -> str:
+    """Return (name, value, low, high) as dots with bars from low to high, in the order given; `mark` is a dashed line.
+
+    A value without an interval (low or high not finite) is a hollow dot.
+    """
+    ends = [value for _, *values in entries for value in values if np.isfinite(value)]
+    ends += [] if mark is None else [mark]
+    low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
+    low, high = low - margin, high + margin
+    left, right, height = 150, _WIDTH - 60, 20 * len(entries) + 36
+
+    def at(value: float) -> float:
+        return left + (right - left) * (value - low) / (high - low)
+
+    parts = [f'<line x1="{left}" x2="{right}" y1="{height - 30}" y2="{height - 30}" stroke="var(--line)"/>']
+    for tick in np.linspace(low, high, 4):
+        parts.append(
+            f'<text x="{at(tick):.1f}" y="{height - 17}" text-anchor="middle">{tick:,.{digits}f}</text>'
+            f'<line x1="{at(tick):.1f}" x2="{at(tick):.1f}" y1="2" y2="{height - 30}" stroke="var(--line)" '
+            'stroke-width=".6"/>'
+        )
+    if mark is not None:
+        parts.append(
+            f'<line x1="{at(mark):.1f}" x2="{at(mark):.1f}" y1="2" y2="{height - 30}" stroke="var(--warn)" '
+            'stroke-dasharray="4 3"/>'
+        )
+    for number, (name, value, bottom, top) in enumerate(entries):
+        y = 20 * number + 12
+        told = name if len(name) <= 24 else name[:23] + "…"
+        parts.append(
+            f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{escape(told)}<title>{escape(name)}</title></text>'
+        )
+        if not np.isfinite(value):
+            continue
+        known = bool(np.isfinite(bottom) and np.isfinite(top))
+        text = f"{value:,.{digits}f}" + (f" ({bottom:,.{digits}f} to {top:,.{digits}f})" if known else "")
+        if known:
+            parts.append(
+                f'<line x1="{at(bottom):.1f}" x2="{at(top):.1f}" y1="{y}" y2="{y}" stroke="var(--bar)" '
+                'stroke-width="3" stroke-linecap="round"/>'
+            )
+        parts.append(
+            f'<circle cx="{at(value):.1f}" cy="{y}" r="4.5" stroke="var(--bar)" stroke-width="1.6" '
+            f'fill="{"var(--bar)" if known else "var(--paper)"}"><title>{escape(name)}: {text}</title></circle>'
+            f'<text x="{right + 8}" y="{y + 4}">{value:,.{digits}f}</text>'
+        )
+    parts.append(f'<text x="{(left + right) / 2}" y="{height - 3}" text-anchor="middle">{escape(label)}</text>')
+    return _svg(parts, label, height)
+
+
 def _across(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
     share = (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
     return np.asarray(_LEFT + share * (_WIDTH - _LEFT - _RIGHT))

@@ -117,6 +117,11 @@ def workspace_options(command: F) -> F:
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called, not when they are listed."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep what was typed, for those that write down how they were called."""
+        ctx.meta["vipocc.arguments"] = tuple(args)
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of `COMMANDS`, in its order."""
         return list(COMMANDS)

@@ -26,6 +26,9 @@ nav { margin: .8rem 0; display: flex; flex-wrap: wrap; gap: .3rem 1rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6rem 0; }
 th, td { padding: .25rem .7rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--faint); font-weight: 600; } td.number, th.number { text-align: right; }
+tr:target td { background: var(--tint); } details { margin: .6rem 0; }
+summary { cursor: pointer; color: var(--accent); }
+pre { background: var(--tint); padding: .6rem .8rem; border-radius: 6px; overflow-x: auto; font-size: .88rem; }
 .warning { background: var(--warn-tint); border-left: 3px solid var(--warn); padding: .4rem .8rem; margin: .4rem 0;
   max-width: 100%; }
 figure { margin: 0; } figure img { display: block; width: 100%; height: auto; image-rendering: auto; }
@@ -63,17 +66,38 @@ class Page:
         names = {"plain": "", "faint": ' class="subtitle"', "warning": ' class="warning"'}
         self._body.append(f"<p{names[kind]}>{escape(text)}</p>")
 
-    def table(self, headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Add a table; numbers stand to the right, a `Link` in a cell leads to its place in the page."""
+    def code(self, text: str) -> None:
+        """Add what a user types, as it is."""
+        self._body.append(f"<pre>{escape(text)}</pre>")
+
+    def fold(self, title: str) -> None:
+        """Begin a part that is folded away until its title is clicked; `unfold` ends it."""
+        self._body.append(f"<details><summary>{escape(title)}</summary>")
+
+    def unfold(self) -> None:
+        """End the part that `fold` began."""
+        self._body.append("</details>")
+
+    def table(
+        self, headers: Sequence[str], rows: Sequence[Sequence[Any]], anchors: Sequence[str] | None = None
+    ) -> None:
+        """Add a table; numbers stand to the right, a `Link` in a cell leads to its place in the page.
+
+        `anchors` names each row so that a `Link` can lead to it.
+        """
         numeric = [
-            all(isinstance(row[column], (int, float)) or row[column] in ("", "–") for row in rows) and bool(rows)
+            all(isinstance(row[column], (int, float, Figure)) or row[column] in ("", "–") for row in rows)
+            and bool(rows)
             for column in range(len(headers))
         ]
         mark = [' class="number"' if flag else "" for flag in numeric]
         head = "".join(f"<th{m}>{escape(text)}</th>" for m, text in zip(mark, headers, strict=True))
+        starts = [""] * len(rows) if anchors is None else [f' id="{escape(name)}"' for name in anchors]
         lines = [
-            "<tr>" + "".join(f"<td{m}>{_cell(value)}</td>" for m, value in zip(mark, row, strict=True)) + "</tr>"
-            for row in rows
+            f"<tr{start}>"
+            + "".join(f"<td{m}>{_cell(value)}</td>" for m, value in zip(mark, row, strict=True))
+            + "</tr>"
+            for start, row in zip(starts, rows, strict=True)
         ]
         self._body.append(f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>')
 
@@ -104,6 +128,13 @@ class Page:
         self._body.append(
             f'<div class="card" id="{escape(anchor)}"><strong>{escape(title)}</strong>{told}'
             f'<div class="grid" style="--least: {least}px">{figures}</div></div>'
+        )
+
+    def drawing(self, anchor: str, title: str, svg: str, caption: str) -> None:
+        """Add a titled drawing, SVG text that is inserted as it is, under a name that a `Link` can lead to."""
+        self._body.append(
+            f'<div class="card" id="{escape(anchor)}"><strong>{escape(title)}</strong><figure>{svg}'
+            f"<figcaption>{escape(caption)}</figcaption></figure></div>"
         )
 
     def html(self) -> str:
@@ -145,7 +176,21 @@ class Link(str):
         return made
 
 
+class Figure(str):
+    """Text of a cell that stands to the right as numbers do, a figure with its interval; the best is in bold."""
+
+    best: bool
+
+    def __new__(cls, text: str, best: bool = False) -> Figure:
+        """Return the text, marked as the best of its column or not."""
+        made = super().__new__(cls, text)
+        made.best = best
+        return made
+
+
 def _cell(value: Any) -> str:
+    if isinstance(value, Figure) and value.best:
+        return f"<strong>{escape(value)}</strong>"
     if isinstance(value, Link):
         return f'<a href="#{escape(value.anchor)}">{escape(value)}</a>'
     if isinstance(value, float):

@@ -58,7 +58,7 @@ def test_the_json_holds_everything_and_no_nan(tmp_path: Path) -> None:
     folder = report().save(tmp_path)
     text = (folder / "report.json").read_text()
     values = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert values["format_version"] == 1
+    assert values["format_version"] == 2
     assert values["protocol"]["name"] == "slice-300"
     assert values["protocol"]["digest"] == slice_protocol().digest
     assert values["ground_truth_digest"] == "abc"

@@ -6,12 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vipocc import config as configuration
 from vipocc.data_manifests.datasets import adapter
+from vipocc.data_manifests.manifest import Manifest
 from vipocc.errors import MissingInputError, StoreError
 from vipocc.evaluation.inputs import Checkpoint
 from vipocc.evaluation.report import Report
+from vipocc.evaluation.report.selection import selection
+from vipocc.model.checkpoint import WEIGHTS
 from vipocc.priors.sources import fingerprint_models
 from vipocc.stores import StoreReader
+from vipocc.stores.files import digest_file
 from vipocc.workspace import Workspace
 
 Say = Callable[[str], None]
@@ -68,10 +73,22 @@ def announce(
 
 def finish(report: Report, workspace: Workspace, found: Checkpoint, settings: Mapping[str, Any]) -> tuple[Report, Path]:
     """Put the checkpoint, the settings and the dataset's notes into the report, and write it."""
-    report.checkpoint = found.describe(workspace)
+    report.checkpoint = {**found.describe(workspace), **_chosen(report, workspace, found)}
     report.settings = settings
-    chosen_by = "The checkpoint was named by the user." if found.named else f"The checkpoint is {found.rule}."
-    if report.split == "val" and not found.named:
-        chosen_by += " Validation frames chose it, so figures on val flatter it."
-    report.notes = [*report.notes, *adapter(workspace.dataset).notes, chosen_by]
+    report.configuration = configuration.as_dict(found.config)
+    report.notes = [*report.notes, *adapter(workspace.dataset).notes, selection(report)[0]]
     return report, report.save(workspace.reports)
+
+
+def _chosen(report: Report, workspace: Workspace, found: Checkpoint) -> dict[str, Any]:
+    """What decides whether the checkpoint was chosen by the frames that it is judged by."""
+    told: dict[str, Any] = {"named": found.named, "weights_digest": digest_file(found.path / WEIGHTS)}
+    if not found.named:
+        told["metric"] = found.config.training.best_metric
+    manifest = Manifest.load(workspace.manifest, dataset=workspace.dataset, root=workspace.root)
+    used = {(frame.sequence, frame.camera, frame.row) for frame in report.used}
+    for split in ("train", "val"):
+        if split != report.split:
+            keys = ((key.sequence, key.camera, key.row) for key in manifest.keys(split))
+            told[f"shared_with_{split}"] = len(used.intersection(keys))
+    return told

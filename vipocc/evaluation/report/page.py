@@ -1,0 +1,261 @@
+"""A report as one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vipocc import charts
+from vipocc.evaluation.report.columns import column
+from vipocc.evaluation.report.content import FORMAT_VERSION, Frame, Report, Row
+from vipocc.evaluation.report.frames import main_metric, main_row, ranked, worst_and_best
+from vipocc.evaluation.report.markdown import cell, shown_metrics
+from vipocc.evaluation.report.selection import selection
+from vipocc.page import Figure as Aligned
+from vipocc.page import Link, Page
+
+#: Bytes of pictures before base64 that a page holds, so that it stays under 5 MB.
+PICTURES = 3_400_000
+#: Frames that the page lists one by one; report.json has all.
+LISTED = 1000
+CHARTS = 6
+
+_JUDGED = ("measured", "baseline", "prior")
+
+
+def page(report: Report) -> Page:
+    """Return the page: result, protocol, what chose the model, parts, frames, pictures, provenance."""
+    made = Page(
+        f"{report.kind.capitalize()} on {report.dataset} {report.split}",
+        f"protocol {report.protocol['name']}, {len(report.used):,} frames used, {len(report.skipped):,} left out",
+    )
+    _result(made, report)
+    _protocol(made, report)
+    for title, rows in report.breakdowns.items():
+        made.section(title)
+        _table(made, report.metrics, rows)
+    pictured, left_out = _fitting(report)
+    _distribution(made, report)
+    _extremes(made, report, pictured)
+    _skipped(made, report)
+    _figures(made, report, pictured, left_out)
+    _every_frame(made, report)
+    _provenance(made, report)
+    return made
+
+
+def anchor(frame: Frame, kind: str = "frame") -> str:
+    """Return the name of a frame's place in the page: its first picture (`frame`) or its line (`values`)."""
+    return f"{kind}-{frame.sequence}-{frame.camera}-{frame.row}".replace("/", "-")
+
+
+def _result(made: Page, report: Report) -> None:
+    made.section("Result")
+    told, warn = selection(report)
+    made.text(told, "warning" if warn else "plain")
+    _table(made, report.metrics, report.rows)
+    confidence = report.settings.get("confidence")
+    if confidence is not None:
+        made.text(
+            f"Means over frames; in brackets the {100 * float(confidence):g} % bootstrap interval over frames. Bold is "
+            "the best of what was measured here on each column; published rows are others' numbers.",
+            "faint",
+        )
+    drawn = []
+    for name in shown_metrics(report.metrics, report.rows)[:CHARTS]:
+        known = column(name)
+        entries = [
+            (
+                f"{row.name} (published)" if row.kind == "published" else row.name,
+                row.mean(name),
+                row.metrics[name].low,
+                row.metrics[name].high,
+            )
+            for row in report.rows
+            if not math.isnan(row.mean(name))
+        ]
+        drawn.append((charts.intervals(entries, known.heading, digits=known.digits), known.meaning or known.title))
+    if drawn:
+        made.charts(drawn)
+    for note in report.notes:
+        if note != told:
+            made.text(note)
+
+
+def _protocol(made: Page, report: Report) -> None:
+    made.section("How it was measured")
+    rows = [(key.replace("_", " "), _words(value)) for key, value in report.protocol.items() if key != "digest"]
+    rows += [
+        ("digest of the protocol", str(report.protocol["digest"])),
+        ("digest of the ground truth", report.truth_digest or "–"),
+    ]
+    made.table(("", ""), rows)
+    made.text(
+        "Reports with different digests are different measurements; `vipocc eval compare` refuses to mix them.", "faint"
+    )
+    shown = shown_metrics(report.metrics, report.rows)
+    told = [(column(name).heading, column(name).meaning) for name in shown if column(name).meaning]
+    if told:
+        made.fold("What the columns mean")
+        made.table(("column", "is"), told)
+        made.unfold()
+
+
+def _table(made: Page, metrics: Sequence[str], rows: Sequence[Row]) -> None:
+    shown = shown_metrics(metrics, rows)
+    best = {name: column(name).best([row.mean(name) for row in rows if row.kind in _JUDGED]) for name in shown}
+    lines = [
+        (
+            row.name,
+            row.kind,
+            *(Aligned(cell(row, name), row.kind in _JUDGED and row.mean(name) == best[name]) for name in shown),
+            row.frames or "–",
+            row.note,
+        )
+        for row in rows
+    ]
+    made.table(("", "kind", *(column(name).heading for name in shown), "n", "note"), lines)
+
+
+def _distribution(made: Page, report: Report) -> None:
+    row = main_row(report)
+    if row is None:
+        return
+    drawn = []
+    for name in shown_metrics(report.metrics, [row]):
+        values = np.asarray([one.get(name, math.nan) for _, one in row.per_frame], np.float64)
+        values = values[np.isfinite(values)]
+        if len(values) > 1 and values.min() < values.max():
+            counts, edges = np.histogram(values, bins=min(40, max(5, len(values) // 4)))
+            caption = (
+                f"{column(name).title}: median {np.median(values):.3f}, a tenth of frames below "
+                f"{np.quantile(values, 0.1):.3f}, a tenth above {np.quantile(values, 0.9):.3f}; dashed: the mean"
+            )
+            drawn.append((charts.histogram(edges, counts, column(name).heading, mark=float(values.mean())), caption))
+    if drawn:
+        made.section(f"Over frames: {row.name}")
+        made.charts(drawn)
+
+
+def _extremes(made: Page, report: Report, pictured: set[Frame]) -> None:
+    metric, row = main_metric(report), main_row(report)
+    if metric is None or row is None:
+        return
+    shown = shown_metrics(report.metrics, [row])
+    listed = {frame for frame, _ in row.per_frame[:LISTED]}
+    values = dict(ranked(report))
+    made.section("Worst and best frames")
+    for title, frames in zip(("Worst", "Best"), worst_and_best(report), strict=True):
+        made.heading(f"{title} by {column(metric).title}, {row.name}")
+        lines = []
+        for frame in frames:
+            place = anchor(frame) if frame in pictured else anchor(frame, "values") if frame in listed else None
+            name = frame.name if place is None else Link(frame.name, place)
+            lines.append((name, frame.row, *(_number(values[frame].get(one)) for one in shown)))
+        made.table(("frame", "row", *(column(one).heading for one in shown)), lines)
+
+
+def _skipped(made: Page, report: Report) -> None:
+    made.section("Frames left out")
+    if not report.skipped:
+        made.text("None.")
+        return
+    made.table(("reason", "frames"), list(report.reasons().items()))
+    made.fold(f"The {len(report.skipped):,} frames")
+    made.table(
+        ("frame", "row", "reason"), [(one.frame.name, one.frame.row, one.reason) for one in report.skipped[:LISTED]]
+    )
+    if len(report.skipped) > LISTED:
+        made.text(f"and {len(report.skipped) - LISTED:,} more in report.json", "faint")
+    made.unfold()
+
+
+def _fitting(report: Report) -> tuple[set[Frame], int]:
+    """Return the frames whose pictures fit into the page, and how many figures do not."""
+    kept = _kept(report)
+    return {figure.frame for figure in kept if figure.frame is not None}, len(report.figures) - len(kept)
+
+
+def _kept(report: Report) -> list[Any]:
+    kept, room = [], PICTURES
+    for figure in report.figures:
+        room -= len(figure.picture) if isinstance(figure.picture, bytes) else 3 * len(figure.picture) // 4
+        if room < 0:
+            break
+        kept.append(figure)
+    return kept
+
+
+def _figures(made: Page, report: Report, pictured: set[Frame], left_out: int) -> None:
+    if not report.figures:
+        return
+    made.section("Pictures")
+    placed: set[Frame] = set()
+    for number, figure in enumerate(_kept(report)):
+        name = f"figure-{number}"
+        if figure.frame is not None and figure.frame in pictured and figure.frame not in placed:
+            name = anchor(figure.frame)
+            placed.add(figure.frame)
+        if isinstance(figure.picture, str):
+            made.drawing(name, figure.title, figure.picture, figure.caption)
+        else:
+            made.card(name, figure.title, [(figure.picture, figure.caption)])
+    if left_out:
+        made.text(f"{left_out} more figures are left out to keep the page small.", "warning")
+
+
+def _every_frame(made: Page, report: Report) -> None:
+    row = main_row(report)
+    if row is None:
+        return
+    shown = shown_metrics(report.metrics, [row])
+    made.section("Every frame")
+    made.fold(f"Values of {row.name} on {min(LISTED, len(row.per_frame)):,} of {len(row.per_frame):,} frames")
+    some = row.per_frame[:LISTED]
+    lines = [(frame.name, frame.row, *(_number(values.get(name)) for name in shown)) for frame, values in some]
+    headers = ("frame", "row", *(column(name).heading for name in shown))
+    made.table(headers, lines, [anchor(frame, "values") for frame, _ in some])
+    made.unfold()
+    made.text("report.json has every method's values of every frame.", "faint")
+
+
+def _provenance(made: Page, report: Report) -> None:
+    made.section("Where it comes from")
+    made.heading("Do it again")
+    command = report.created.get("command")
+    if command:
+        made.code(f"cd {report.created['folder']}\n{command}")
+    else:
+        made.text("The report was made by a program that calls the library, not by a command.")
+    groups: list[tuple[str, Mapping[str, Any]]] = [
+        ("Made", {**report.created, "report format": FORMAT_VERSION}),
+        ("Checkpoint", report.checkpoint or {}),
+        ("Settings", report.settings),
+    ]
+    for title, values in groups:
+        told = [
+            (key.replace("_", " "), _words(value)) for key, value in values.items() if key not in ("command", "folder")
+        ]
+        if told:
+            made.heading(title)
+            made.table(("", ""), told)
+    if report.configuration is not None:
+        made.text("The whole configuration is beside this page, config.yaml.", "faint")
+
+
+def _number(value: float | None) -> Any:
+    return "–" if value is None or math.isnan(value) else float(value)
+
+
+def _words(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_words(one) for one in value)
+    return value if isinstance(value, str) else json.dumps(value)
