@@ -168,7 +168,8 @@ class FrameSource:
         `maps` holds a store and the name of its array for each name that the head gives a map; see `map_readers`.
         """
         self.manifest, self.reader, self.config, self._maps = manifest, reader, config, maps or {}
-        self.size = tuple(config.data.image_size)
+        self.size: tuple[int, int] = tuple(config.data.image_size)
+        self._intrinsics: dict[tuple[str, str], NDArray[np.float32]] = {}
 
     def split(self, keys: Sequence[FrameKey]) -> tuple[list[FrameKey], list[Skipped]]:
         """Return the keys that are prepared, and the others with the reason.
@@ -188,9 +189,14 @@ class FrameSource:
 
     def intrinsics(self, key: FrameKey) -> NDArray[np.float32]:
         """Return normalised intrinsics [3, 3] of a key's camera."""
-        data = self.config.data
-        pixels = prepared_intrinsics(self.manifest, key.sequence, key.camera, data)
-        return np.asarray(intrinsics_to_ndc(pixels, data.image_size, data.convention), np.float32)
+        camera = (key.sequence, key.camera)
+        if camera not in self._intrinsics:
+            data = self.config.data
+            pixels = prepared_intrinsics(self.manifest, *camera, data)
+            self._intrinsics[camera] = np.asarray(
+                intrinsics_to_ndc(pixels, data.image_size, data.convention), np.float32
+            )
+        return self._intrinsics[camera]
 
     def image(self, key: FrameKey) -> NDArray[np.uint8]:
         """Return an image [H, W, 3].
@@ -199,13 +205,17 @@ class FrameSource:
             StoreError: the store holds images of another size than the configuration's.
         """
         image = np.asarray(self.reader.read(group_of(key), key.row, "rgb"))
-        if image.shape[:2] != self.size:
-            raise StoreError(
-                f"the prepared images are {image.shape[0]}x{image.shape[1]}, not {self.size[0]}x{self.size[1]} as the "
-                "checkpoint's configuration says",
-                fix="evaluate in the workspace that the model was trained in, or prepare another one",
-            )
+        self._expect(image.shape)
         return image
+
+    def read_images(self, keys: Sequence[FrameKey], out: NDArray[np.uint8]) -> None:
+        """Read images into `out` [B, H, W, 3]; errors as `image`."""
+        if isinstance(self.reader, StoreReader):
+            self._expect(self.reader.spec.array("rgb").shape)
+            self.reader.gather([(group_of(key), key.row) for key in keys], "rgb", out)
+        else:
+            for at, key in enumerate(keys):
+                out[at] = self.image(key)
 
     def maps(self, keys: Sequence[FrameKey], device: torch.device) -> dict[str, Tensor]:
         """Return the per-pixel maps [B, C, H', W'] of keys, by name."""
@@ -228,6 +238,14 @@ class FrameSource:
                 some,
                 images.to(device).permute(0, 3, 1, 2).float() / 255.0,
                 intrinsics.to(device),
+            )
+
+    def _expect(self, shape: Sequence[int]) -> None:
+        if tuple(shape[:2]) != self.size:
+            raise StoreError(
+                f"the prepared images are {shape[0]}x{shape[1]}, not {self.size[0]}x{self.size[1]} as the "
+                "checkpoint's configuration says",
+                fix="evaluate in the workspace that the model was trained in, or prepare another one",
             )
 
 
