@@ -192,17 +192,21 @@ def depth_metrics(
         return dict.fromkeys((*DEPTH, "covered"), math.nan if not mask.any() else 0.0) | dict.fromkeys(DEPTH, math.nan)
     g = truth[mask][found].astype(np.float64)
     p = np.clip(scale_depth(resized[found], g, scaling), NEAREST_DEPTH, FARTHEST_DEPTH)
-    ratio = np.maximum(g / p, p / g)
-    error = g - p
+    return {**depth_formulas(p, g), "covered": float(np.mean(found))}
+
+
+def depth_formulas(predicted: NDArray[np.float64], truth: NDArray[np.float64]) -> dict[str, float]:
+    """The published figures of predicted and true depths [n], n >= 1, positive and clamped beforehand."""
+    ratio = np.maximum(truth / predicted, predicted / truth)
+    error = truth - predicted
     return {
-        "abs_rel": float(np.mean(np.abs(error) / g)),
-        "sq_rel": float(np.mean(error**2 / g)),
+        "abs_rel": float(np.mean(np.abs(error) / truth)),
+        "sq_rel": float(np.mean(error**2 / truth)),
         "rmse": math.sqrt(float(np.mean(error**2))),
-        "rmse_log": math.sqrt(float(np.mean((np.log(g) - np.log(p)) ** 2))),
+        "rmse_log": math.sqrt(float(np.mean((np.log(truth) - np.log(predicted)) ** 2))),
         "a1": float(np.mean(ratio < 1.25)),
         "a2": float(np.mean(ratio < 1.25**2)),
         "a3": float(np.mean(ratio < 1.25**3)),
-        "covered": float(np.mean(found)),
     }
 
 
