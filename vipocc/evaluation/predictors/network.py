@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from vipocc.data_manifests.manifest import FrameKey
 from vipocc.evaluation.predictors.interface import Batch, Unit
+from vipocc.evaluation.predictors.prior import NO_PRIOR, Priors
 from vipocc.evaluation.report import Kind
 from vipocc.model.network import ViPOcc
 
@@ -29,3 +34,58 @@ class NetworkOccupancy:
         features = self.model.encode_keys(batch.images, batch.intrinsics_ndc, batch.maps)
         density = self.model.density(features, points.expand(len(batch.images), -1, -1), batch.intrinsics_ndc)
         return density.float()
+
+
+class NetworkDepth:
+    """The depth of a network in evaluation mode: rendered from its density, or its depth branch's."""
+
+    def __init__(
+        self,
+        model: ViPOcc,
+        which: Literal["rendered", "branch"],
+        priors: Priors | None = None,
+        *,
+        name: str = "",
+        kind: Kind = "measured",
+        note: str = "",
+    ) -> None:
+        """Evaluate `which` depth of a network.
+
+        Args:
+            model: the network; `branch` needs one with a depth branch.
+            which: `rendered` (as published) or `branch`.
+            priors: what a branch refines; one that predicts depth from the image alone needs none.
+            name: of the row, by default `which`.
+            kind: of the row.
+            note: what the table says of it.
+        """
+        self.model, self.which, self.priors = model, which, priors
+        self.name, self.kind, self.note = name or which, kind, note
+
+    @property
+    def needs_prior(self) -> bool:
+        """Whether a frame without pseudo-depth has no prediction."""
+        branch = self.model.depth_branch
+        return self.which == "branch" and branch is not None and branch.needs_prior
+
+    def missing(self, key: FrameKey) -> str | None:
+        """Return why there is no prediction of a frame, None if there is one."""
+        there = not self.needs_prior or (self.priors is not None and self.priors.has(key))
+        return None if there else NO_PRIOR
+
+    @torch.no_grad()
+    def depth(self, batch: Batch) -> Sequence[Tensor]:
+        """Return metres along the optical axis at the pixels of the image, see `DepthPredictor`."""
+        model, images = self.model, batch.images
+        if self.which == "rendered":
+            jitter = None
+            if model.config.renderer.evaluation_jitter:
+                jitter = torch.Generator(images.device).manual_seed(0)
+            encoded = model.encode_keys(images, batch.intrinsics_ndc, batch.maps)
+            size = (images.shape[-2], images.shape[-1])
+            return list(model.render_depth(encoded, batch.intrinsics_ndc, size, jitter=jitter)[:, 0].float())
+        prior = None
+        if self.priors is not None and self.needs_prior:
+            stacked = np.stack([np.asarray(self.priors.read(key), np.float32) for key in batch.keys])
+            prior = torch.from_numpy(stacked)[:, None].to(images.device)
+        return list(model.refine_depth(images, prior)[:, 0].float())
