@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.errors import DataError, UsageError
+from vipocc.evaluation.bootstrap import resampled_means
 
 Mask: TypeAlias = NDArray[np.bool_]
 Scaling: TypeAlias = Literal["none", "median", "least-squares"]
@@ -226,13 +227,8 @@ class Aggregate:
 
 def aggregate(values: Iterable[float], resamples: int = 1000, confidence: float = 0.95, seed: int = 0) -> Aggregate:
     """Mean of per-frame values, NaN ones dropped as published, with a percentile bootstrap interval over frames."""
-    kept = np.asarray([value for value in values if not math.isnan(value)], dtype=np.float64)
-    if not len(kept):
-        return Aggregate(math.nan, math.nan, math.nan, 0)
-    rng = np.random.default_rng(seed)
-    means = [kept[rng.integers(0, len(kept), len(kept))].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Aggregate(float(kept.mean()), float(low), float(high), len(kept))
+    column = np.fromiter(values, np.float64)
+    return _aggregates({"": column}, resamples, confidence, seed)[""]
 
 
 def aggregate_all(
@@ -240,7 +236,23 @@ def aggregate_all(
 ) -> dict[str, Aggregate]:
     """`aggregate` for each metric of per-frame dictionaries that have the same keys."""
     names = list(frames[0]) if frames else []
-    return {name: aggregate((frame[name] for frame in frames), resamples, confidence) for name in names}
+    columns = {name: np.array([frame[name] for frame in frames], np.float64) for name in names}
+    return _aggregates(columns, resamples, confidence, 0)
+
+
+def _aggregates(
+    columns: Mapping[str, NDArray[np.float64]], resamples: int, confidence: float, seed: int
+) -> dict[str, Aggregate]:
+    kept = {name: column[~np.isnan(column)] for name, column in columns.items()}
+    found = {name: Aggregate(math.nan, math.nan, math.nan, 0) for name in columns}
+    for count in {len(column) for column in kept.values()} - {0}:
+        # Draws depend on the number of values alone: metrics that have as many are resampled in one go.
+        names = [name for name, column in kept.items() if len(column) == count]
+        means = resampled_means(np.stack([kept[name] for name in names], axis=1), resamples, seed)
+        ends = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+        for name, (low, high) in zip(names, ends.T, strict=True):
+            found[name] = Aggregate(float(kept[name].mean()), float(low), float(high), count)
+    return found
 
 
 def _formulas(p: Mask, g: Mask, v: Mask, cells: Mask) -> tuple[float, float, float]:
