@@ -12,11 +12,11 @@ from torch import Tensor
 
 from vipocc.data_manifests.manifest import FrameKey
 from vipocc.errors import DataError
-from vipocc.evaluation import published
 from vipocc.evaluation.depth.truth import TruthReader
 from vipocc.evaluation.inputs import FrameSource, RowReader, committed, frame_of, group_of
 from vipocc.evaluation.metrics import DEPTH, Scaling, depth_metrics
 from vipocc.evaluation.protocols import DepthProtocol
+from vipocc.evaluation.published import rows_beside
 from vipocc.evaluation.report import Frame, Kind, Report, Row, Skipped, TruthDigest
 from vipocc.model.network import ViPOcc
 from vipocc.progress import progress
@@ -140,24 +140,24 @@ def evaluate_depth(
         for name, (kind, _) in _ROWS.items()
         if values[name][0]
     ]
-    rows += [Row.published(name, means, published.NOTE) for name, means in published.DEPTHS.items()]
+    described = {**protocol.describe(), "scaling": scaling, "digest": protocol.digest}
+    rows += rows_beside("depth", source.manifest.dataset, split, described, len(used))
     notes = ["Means over frames with bootstrap intervals; published rows are others' numbers, not measured here."]
     if model.depth_branch is None:
         notes.append("The model has no depth branch.")
     elif not values["branch"][0]:
         notes.append(f"No pseudo-depth of split {split}: the branch and the prior are left out.")
-    if source.manifest.dataset != "kitti-360" or protocol.name != "lidar":
-        notes.append("Published rows are of KITTI-360 against LiDAR and not comparable with the others.")
     return Report(
         kind="depth",
         dataset=source.manifest.dataset,
         split=split,
-        protocol={**protocol.describe(), "scaling": scaling, "digest": protocol.digest},
+        protocol=described,
         metrics=DEPTH,
         rows=rows,
         used=used,
         skipped=skipped,
         truth_digest=digest.value,
+        truth_frames=digest.frames,
         notes=notes,
     )
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from vipocc.data_manifests.ground_truth.occupancy import SLICE_GRID
 from vipocc.data_manifests.manifest import FrameKey
-from vipocc.evaluation import published
 from vipocc.evaluation.inputs import FrameSource, frame_of
 from vipocc.evaluation.metrics import (
     OBJECT,
@@ -28,13 +27,18 @@ from vipocc.evaluation.occupancy.slices import slice_points
 from vipocc.evaluation.occupancy.truth import SliceTruth, TruthReader
 from vipocc.evaluation.predictors.constant import constant_guesses
 from vipocc.evaluation.predictors.interface import Batch, OccupancyPredictor
-from vipocc.evaluation.protocols import PUBLISHED_OCCUPANCY, OccupancyProtocol
+from vipocc.evaluation.protocols import OccupancyProtocol
+from vipocc.evaluation.published import rows_beside
 from vipocc.evaluation.report import Frame, Report, Row, Skipped, TruthDigest
 from vipocc.progress import progress
 
 METRICS = (*SCENE, *OBJECT, *OURS)
 THRESHOLD = 0.5
 """Density in 1/m above which a cell counts as occupied."""
+_NOTES = (
+    "Means over frames with bootstrap intervals; published rows are others' numbers, not measured here.",
+    "IE_rec is the recall of free space: everything free has 1.0 by definition.",
+)
 
 
 def frame_metrics(density: NDArray[Any], truth: SliceTruth) -> dict[str, float]:
@@ -127,18 +131,20 @@ def evaluate_occupancy(
         Row.measured(one.name, one.kind, frames, values[one.name], *interval, note=_note(one, broken[one.name]))
         for one in evaluated
     ]
-    rows += [Row.published(name, means, published.NOTE) for name, means in published.OCCUPANCY.items()]
+    described = {**protocol.describe(), "digest": protocol.digest}
+    rows += rows_beside("occupancy", source.manifest.dataset, split, described, len(frames))
     return Report(
         kind="occupancy",
         dataset=source.manifest.dataset,
         split=split,
-        protocol={**protocol.describe(), "digest": protocol.digest},
+        protocol=described,
         metrics=metrics,
         rows=rows,
         used=frames,
         skipped=skipped,
         truth_digest=digest.value,
-        notes=[*_notes(source.manifest.dataset, protocol), *about_objects],
+        truth_frames=digest.frames,
+        notes=[*_NOTES, *about_objects],
     )
 
 
@@ -164,13 +170,3 @@ def _told_objects(truths: Sequence[SliceTruth]) -> tuple[tuple[str, ...], list[s
         f"Object metrics are means over the {with_objects:,} frames with an object on the slice; {without:,} have none"
     )
     return METRICS, [note + (f", of others objects are unknown ({reasons})." if unknown else ".")]
-
-
-def _notes(dataset: str, protocol: OccupancyProtocol) -> list[str]:
-    notes = ["Means over frames with bootstrap intervals; published rows are others' numbers, not measured here."]
-    if dataset != "kitti-360" or protocol.name not in ("slice-300", PUBLISHED_OCCUPANCY.name):
-        notes.append("Published rows are of KITTI-360 under slice-300 and not comparable with the others.")
-    elif protocol.truth == "lidar":
-        notes.append("Published object metrics are on object maps of unknown making and not comparable with ours.")
-    notes.append("IE_rec is the recall of free space: everything free has 1.0 by definition.")
-    return notes

@@ -29,9 +29,10 @@ class Column:
         unit = f" ({self.unit})" if self.unit else ""
         return f"{self.title}{unit}{_ARROWS[self.better]}"
 
-    def text(self, value: float) -> str:
-        """A value with the column's digits; empty where there is none."""
-        return "" if math.isnan(value) else f"{value:,.{self.digits}f}"
+    def text(self, value: float, digits: int | None = None) -> str:
+        """A value with the column's digits, or fewer; empty where there is none."""
+        shown = self.digits if digits is None else min(digits, self.digits)
+        return "" if math.isnan(value) else f"{value:,.{shown}f}"
 
     def best(self, values: Sequence[float]) -> float:
         """The best of values, NaN ones left out; NaN if no way is better or fewer than two are known."""

@@ -49,6 +49,8 @@ class Row:
     metrics: Mapping[str, Aggregate]
     note: str = ""
     per_frame: Sequence[tuple[Frame, Mapping[str, float]]] = ()
+    digits: int | None = None
+    """Digits after the point that are known, where they are not those of the columns."""
 
     @classmethod
     def measured(
@@ -66,9 +68,10 @@ class Row:
         return cls(name, kind, aggregate_all(values, resamples, confidence), note, pairs)
 
     @classmethod
-    def published(cls, name: str, values: Mapping[str, float], note: str) -> Row:
-        """Return the row of somebody's published means."""
-        return cls(name, "published", {k: Aggregate(v, math.nan, math.nan, 0) for k, v in values.items()}, note)
+    def published(cls, name: str, values: Mapping[str, float], note: str, digits: int | None = None) -> Row:
+        """Return the row of somebody's published means, printed with so many digits."""
+        means = {k: Aggregate(v, math.nan, math.nan, 0) for k, v in values.items()}
+        return cls(name, "published", means, note, digits=digits)
 
     def mean(self, metric: str) -> float:
         """Return the mean of a metric, NaN where the row has none."""

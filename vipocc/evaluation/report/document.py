@@ -68,6 +68,7 @@ def _row(row: Row) -> dict[str, Any]:
         "name": row.name,
         "kind": row.kind,
         "note": row.note,
+        "digits": row.digits,
         "metrics": {name: asdict(value) for name, value in row.metrics.items()},
         "per_frame": [{**asdict(frame), **values} for frame, values in row.per_frame],
     }

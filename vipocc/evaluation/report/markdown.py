@@ -36,7 +36,7 @@ def cell(row: Row, name: str) -> str:
     value, known = row.metrics.get(name), column(name)
     if value is None or math.isnan(value.mean):
         return "n/a" if value is not None else ""
-    text = known.text(value.mean)
+    text = known.text(value.mean, row.digits)
     return text if math.isnan(value.low) else f"{text} [{known.text(value.low)}, {known.text(value.high)}]"
 
 

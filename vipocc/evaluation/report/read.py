@@ -46,6 +46,7 @@ class _Row(_Values):
     name: str
     kind: str
     note: str
+    digits: int | None
     metrics: dict[str, _Aggregate]
     per_frame: list[_PerFrame]
 
@@ -64,6 +65,7 @@ class _Row(_Values):
                 (one.frame(), {name: _number(value) for name, value in (one.__pydantic_extra__ or {}).items()})
                 for one in self.per_frame
             ),
+            self.digits,
         )
 
 

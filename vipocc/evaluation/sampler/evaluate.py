@@ -10,10 +10,10 @@ import numpy as np
 
 from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.errors import MissingInputError
-from vipocc.evaluation import published
 from vipocc.evaluation.inputs import committed, frame_of, group_of
 from vipocc.evaluation.metrics import aggregate_all
 from vipocc.evaluation.protocols import Protocol
+from vipocc.evaluation.published import rows_beside
 from vipocc.evaluation.report import Report, Row, Skipped
 from vipocc.priors.anchors import read_instances
 from vipocc.priors.snog import SnogConfig, draw_anchors, draw_uniform, mixture, valid_rays
@@ -93,8 +93,8 @@ def evaluate_sampler(
     rows = [
         Row(name, "measured", aggregate_all(values[name], resamples, confidence), note) for name in ("random", "SNOG")
     ]
-    rows += [Row.published(f"{name} (paper)", means, published.NOTE) for name, means in published.SAMPLER.items()]
     described: dict[str, Any] = {**PROTOCOL.describe(), "digest": PROTOCOL.digest, "iterations": iterations}
+    rows += rows_beside("sampler", manifest.dataset, split, described, len(there))
     return Report(
         kind="sampler",
         dataset=manifest.dataset,
