@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -57,7 +57,7 @@ def anchors_picture(
 
     Each outlined patch is the rays that are rendered: centre - patch/2 to centre + patch/2 - 1.
     """
-    picture = _enlarge(image, scale)
+    picture = enlarge(image, scale)
     for x0, y0, x1, y1 in [] if boxes is None else np.asarray(boxes, dtype=float):
         corners = [round((value + 0.5) * scale) for value in (x0, y0, x1, y1)]
         cv2.rectangle(picture, tuple(corners[:2]), tuple(corners[2:]), (80, 220, 240), 1, cv2.LINE_AA)
@@ -85,11 +85,11 @@ def occupancy_picture(
     """
     truth = occupied & ~visible
     panels = [
-        ("truth", _cells(truth, visible)),
-        ("predicted", _cells(predicted, visible)),
-        ("difference", _difference(predicted, truth, visible)),
+        ("truth", cells_picture(truth, visible)),
+        ("predicted", cells_picture(predicted, visible)),
+        ("difference", difference_picture(predicted, truth, visible)),
     ]
-    tiles = [[(title, _enlarge(panel, scale)) for title, panel in panels]]
+    tiles = [[(title, enlarge(panel, scale)) for title, panel in panels]]
     legend = [
         (FREE, "free, seen"),
         (HIDDEN_FREE, "free, hidden"),
@@ -97,7 +97,8 @@ def occupancy_picture(
         (MISSED, "missed"),
         (INVENTED, "invented"),
     ]
-    return _with_legend(contact_sheet(tiles), legend)
+    sheet = contact_sheet(tiles)
+    return _image(np.concatenate([sheet, legend_strip(legend, sheet.shape[1])]))
 
 
 def contact_sheet(
@@ -112,12 +113,12 @@ def contact_sheet(
         raise UsageError("a contact sheet needs at least one image")
     strips = []
     for row in rows:
-        sized = [(title, _to_width(image, width) if width else image) for title, image in row]
+        sized = [(title, to_width(image, width) if width else image) for title, image in row]
         height = max(image.shape[0] for _, image in sized) + title_height
         strip = np.full((height, sum(image.shape[1] + gap for _, image in sized) + gap, 3), PAPER, dtype=np.uint8)
         left = gap
         for title, image in sized:
-            _write(strip, title, (left, title_height - 6), 0.42)
+            write_text(strip, title, (left, title_height - 6), 0.42)
             strip[title_height : title_height + image.shape[0], left : left + image.shape[1]] = image
             left += image.shape[1] + gap
         strips.append(strip)
@@ -133,53 +134,82 @@ def contact_sheet(
     return sheet
 
 
+def png_bytes(image: Image) -> bytes:
+    """Return an RGB image [H, W, 3] as a PNG file's content."""
+    good, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not good:
+        raise StoreError("the picture cannot be encoded", where=f"{image.shape}")
+    return bytes(data.tobytes())
+
+
 def write_png(path: Path, image: Image) -> None:
     """Write an RGB image whole or not at all; the folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    good, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not good:
-        raise StoreError("the picture cannot be encoded", where=path)
     aside = path.with_name(f".{path.name}.partial")
-    aside.write_bytes(data.tobytes())
+    aside.write_bytes(png_bytes(image))
     os.replace(aside, path)
 
 
-def _cells(occupied: NDArray[np.bool_], visible: NDArray[np.bool_]) -> Image:
+def write_text(
+    picture: Image,
+    text: str,
+    place: tuple[int, int],
+    size: float,
+    align: Literal["left", "middle", "right"] = "left",
+    colour: tuple[int, int, int] = INK,
+) -> None:
+    """Write a line into a picture; `place` (x, y) is the left end, the middle or the right end of its base line."""
+    # OpenCV's fonts have ASCII only.
+    text = text.encode("ascii", "replace").decode()
+    back = {"left": 0.0, "middle": 0.5, "right": 1.0}[align] * text_width(text, size)
+    cv2.putText(picture, text, (round(place[0] - back), place[1]), FONT, size, colour, 1, cv2.LINE_AA)
+
+
+def text_width(text: str, size: float) -> int:
+    """Return how many pixels a line of text takes."""
+    return int(cv2.getTextSize(text.encode("ascii", "replace").decode(), FONT, size, 1)[0][0])
+
+
+def cells_picture(occupied: NDArray[np.bool_], visible: NDArray[np.bool_]) -> Image:
+    """Return cells [rows, columns] as a pixel each: occupied, else free and seen or free and hidden."""
     picture = np.full((*occupied.shape, 3), HIDDEN_FREE, dtype=np.uint8)
     picture[visible] = FREE
     picture[occupied] = OCCUPIED
     return picture
 
 
-def _difference(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], visible: NDArray[np.bool_]) -> Image:
-    picture = _cells(truth & predicted, visible)
+def difference_picture(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], visible: NDArray[np.bool_]) -> Image:
+    """Return cells [rows, columns] as a pixel each: found, missed and invented ones, and free ones as they are."""
+    picture = cells_picture(truth & predicted, visible)
     picture[truth & ~predicted] = MISSED
     picture[~truth & predicted] = INVENTED
     return picture
 
 
-def _with_legend(image: Image, entries: Sequence[tuple[tuple[int, int, int], str]]) -> Image:
-    columns = max(1, image.shape[1] // 98)
-    lines = -(-len(entries) // columns)
-    strip = np.full((20 * lines + 4, image.shape[1], 3), PAPER, dtype=np.uint8)
-    for number, (colour, text) in enumerate(entries):
-        left, top = 8 + 98 * (number % columns), 20 * (number // columns) + 2
+def legend_strip(entries: Sequence[tuple[tuple[int, int, int], str]], width: int) -> Image:
+    """Return a legend [h, width, 3]: squares of colour with their names, in as many lines as it takes."""
+    places, left, top = [], 8, 2
+    for _, text in entries:
+        wide = 19 + text_width(text, 0.38) + 14
+        if left + wide > width and left > 8:
+            left, top = 8, top + 20
+        places.append((left, top))
+        left += wide
+    strip = np.full((top + 22, width, 3), PAPER, dtype=np.uint8)
+    for (colour, text), (left, top) in zip(entries, places, strict=True):
         strip[top : top + 13, left : left + 13] = colour
         cv2.rectangle(strip, (left, top), (left + 13, top + 13), INK, 1)
-        _write(strip, text, (left + 19, top + 11), 0.38)
-    return np.concatenate([image, strip])
+        write_text(strip, text, (left + 19, top + 11), 0.38)
+    return strip
 
 
-def _write(picture: Image, text: str, place: tuple[int, int], size: float) -> None:
-    # OpenCV's fonts have ASCII only.
-    cv2.putText(picture, text.encode("ascii", "replace").decode(), place, FONT, size, INK, 1, cv2.LINE_AA)
-
-
-def _enlarge(image: Image, scale: int) -> Image:
+def enlarge(image: Image, scale: int) -> Image:
+    """Return an image with each pixel as a square of `scale` x `scale`."""
     return _image(np.repeat(np.repeat(image, scale, axis=0), scale, axis=1))
 
 
-def _to_width(image: Image, width: int) -> Image:
+def to_width(image: Image, width: int) -> Image:
+    """Return an image resized to so many pixels across."""
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     smaller = width < image.shape[1]
     return _image(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_NEAREST))
