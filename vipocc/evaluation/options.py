@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_LIMITS = "vipocc.evaluation.limits"
+
 
 def frame_options(command: F) -> F:
     """Add --split, --limit and --json."""
@@ -50,6 +52,27 @@ def model_options(command: F) -> F:
     return command
 
 
+def limit_options(*metrics: str) -> Callable[[F], F]:
+    """Add --fail-under and --fail-over for the metrics that a command can measure; `show` looks at them."""
+
+    def limits(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> None:
+        from vipocc.evaluation.limits import parse_limit
+
+        for text in values:
+            side: Any = str(parameter.name).removeprefix("fail_")
+            context.meta.setdefault(_LIMITS, []).append(parse_limit(text, side, metrics))
+
+    def add(command: F) -> F:
+        for side, which in (("over", "an error"), ("under", "a score")):
+            command = click.option(
+                f"--fail-{side}", multiple=True, metavar="[ROW:]METRIC=VALUE", callback=limits, expose_value=False,
+                help=f"Exit with 3 if {which} is {side} VALUE, of the row or of every measured one. Repeatable.",
+            )(command)  # fmt: skip
+        return command
+
+    return add
+
+
 def speaker(app: App, as_json: bool) -> Callable[[str], None]:
     """Return what takes the lines that tell what was assumed."""
     # With --json standard output is the report and nothing else.
@@ -57,10 +80,19 @@ def speaker(app: App, as_json: bool) -> Callable[[str], None]:
 
 
 def show(app: App, report: Report, folder: Path, as_json: bool) -> None:
-    """Print a report."""
+    """Print a report, and leave with `limits.EXIT_CODE` if it does not keep to a limit that was asked for."""
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=1))
-        return
-    app.say("")
-    app.say(report.markdown())
-    app.say(f"report: {folder}")
+    else:
+        app.say("")
+        app.say(report.markdown())
+        app.say(f"report: {folder}")
+    limits = click.get_current_context().meta.get(_LIMITS)
+    if limits:
+        from vipocc.evaluation.limits import EXIT_CODE, breaches
+
+        found = breaches(report, limits)
+        for sentence in found:
+            click.echo(f"vipocc: limit: {sentence}", err=True)
+        if found:
+            raise click.exceptions.Exit(EXIT_CODE)

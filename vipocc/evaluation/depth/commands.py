@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from vipocc.cli import App, pass_app, workspace_options
-from vipocc.evaluation.options import frame_options, model_options, show, speaker
+from vipocc.evaluation.metrics import DEPTH
+from vipocc.evaluation.options import frame_options, limit_options, model_options, show, speaker
 
 
 @click.command()
@@ -23,6 +24,7 @@ from vipocc.evaluation.options import frame_options, model_options, show, speake
 )
 @frame_options
 @model_options
+@limit_options(*DEPTH)
 @workspace_options
 @pass_app
 def depth(app: App, /, as_json: bool, **options: Any) -> None:

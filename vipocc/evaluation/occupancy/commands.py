@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from vipocc.cli import App, pass_app, path_option, workspace_options
-from vipocc.evaluation.options import frame_options, model_options, show, speaker
+from vipocc.evaluation.metrics import OBJECT, OURS, SCENE
+from vipocc.evaluation.options import frame_options, limit_options, model_options, show, speaker
 
 
 @click.command()
@@ -22,6 +23,7 @@ from vipocc.evaluation.options import frame_options, model_options, show, speake
 )  # fmt: skip
 @frame_options
 @model_options
+@limit_options(*SCENE, *OBJECT, *OURS, "precision", "recall", "iou", "ie_precision")
 @workspace_options
 @pass_app
 def occupancy(app: App, /, as_json: bool, **options: Any) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from vipocc.cli import App, pass_app, workspace_options
-from vipocc.evaluation.options import frame_options, show, speaker
+from vipocc.evaluation.options import frame_options, limit_options, show, speaker
 
 
 @click.command()
 @frame_options
+@limit_options("n_v", "n_vc", "psi_v")
 @workspace_options
 @pass_app
 def sampler(app: App, /, as_json: bool, **options: Any) -> None:
