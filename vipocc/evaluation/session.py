@@ -61,21 +61,31 @@ def open_store(workspace: Workspace, kind: str, fix: str) -> StoreReader:
 
 
 def announce(
-    say: Say, workspace: Workspace, found: Checkpoint, what: str, split: str, device: str, kinds: Sequence[str]
+    say: Say, workspace: Workspace, found: Checkpoint | None, what: str, split: str, device: str, kinds: Sequence[str]
 ) -> None:
-    """Say what is about to be evaluated."""
-    path = found.describe(workspace)["path"]
+    """Say what is about to be evaluated; `found` is None where no network is."""
+    told = "no network of ours (--run or --checkpoint add one)"
+    if found is not None:
+        told = f"checkpoint {found.describe(workspace)['path']} ({found.rule})"
     say(
-        f"{what} on {workspace.dataset} {split}, checkpoint {path} ({found.rule}), on {device}; "
+        f"{what} on {workspace.dataset} {split}, {told}, on {device}; "
         f"{' and '.join(kinds)} are prepared first where they are missing"
     )
 
 
-def finish(report: Report, workspace: Workspace, found: Checkpoint, settings: Mapping[str, Any]) -> tuple[Report, Path]:
-    """Put the checkpoint, the settings and the dataset's notes into the report, and write it."""
-    report.checkpoint = {**found.describe(workspace), **_chosen(report, workspace, found)}
+def finish(
+    report: Report, workspace: Workspace, found: Checkpoint | None, settings: Mapping[str, Any], config: Any = None
+) -> tuple[Report, Path]:
+    """Put the checkpoint, the settings and the dataset's notes into the report, and write it.
+
+    `config` is the resolved configuration, by default the checkpoint's.
+    """
+    if found is not None:
+        report.checkpoint = {**found.describe(workspace), **_chosen(report, workspace, found)}
     report.settings = settings
-    report.configuration = configuration.as_dict(found.config)
+    resolved = found.config if config is None and found is not None else config
+    if resolved is not None:
+        report.configuration = configuration.as_dict(resolved)
     report.notes = [*report.notes, *adapter(workspace.dataset).notes, selection(report)[0]]
     return report, report.save(workspace.reports)
 
