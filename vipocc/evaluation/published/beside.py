@@ -36,6 +36,15 @@ def rows_beside(kind: Subject, dataset: str, split: str, protocol: Mapping[str, 
     return [row for row in rows if "Pseudo" in row.name] if kind == "priors" else rows
 
 
+def comparable_tables(
+    kind: Subject, dataset: str, split: str, protocol: Mapping[str, Any], frames: int
+) -> list[PublishedTable]:
+    """Return the tables whose rows may be compared with a run, of those that stand beside it by default."""
+    names = _OF_DATASET.get((kind, dataset), _DEFAULT[kind])
+    about = (kind, dataset, split, protocol, frames)
+    return [TABLES[name] for name in names if not _against(TABLES[name], *about)]
+
+
 def beside(
     tables: Sequence[PublishedTable], kind: Subject, dataset: str, split: str, protocol: Mapping[str, Any], frames: int
 ) -> list[Row]:
@@ -59,21 +68,29 @@ def beside(
 def _judgement(
     table: PublishedTable, kind: Subject, dataset: str, split: str, protocol: Mapping[str, Any], frames: int
 ) -> str:
-    against = []
-    if kind != table.kind and {kind, table.kind} != {"depth", "priors"}:
-        against.append(f"of {table.kind}")
-    if dataset != table.dataset:
-        against.append(f"of {table.dataset}")
-    elif protocol.get("name") not in table.comparable:
-        against.append("by another protocol")
-    elif table.split and split != table.split:
-        against.append(f"of split {table.split}")
-    elif table.frames is not None and frames != table.frames:
-        against.append(f"over {table.frames} frames")
-    scaling = protocol.get("scaling")
-    if table.scaling is not None and scaling is not None and scaling != table.scaling:
-        against.append(f"with {table.scaling} scaling")
+    against = _against(table, kind, dataset, split, protocol, frames)
     if against:
         return f"not comparable, {', '.join(against)}"
     caveat = table.comparable[str(protocol["name"])]
     return f"comparable, but {caveat}" if caveat else "comparable"
+
+
+def _against(
+    table: PublishedTable, kind: Subject, dataset: str, split: str, protocol: Mapping[str, Any], frames: int
+) -> list[str]:
+    """What stands against comparing a table with a run, in words."""
+    found = []
+    if kind != table.kind and {kind, table.kind} != {"depth", "priors"}:
+        found.append(f"of {table.kind}")
+    if dataset != table.dataset:
+        found.append(f"of {table.dataset}")
+    elif protocol.get("name") not in table.comparable:
+        found.append("by another protocol")
+    elif table.split and split != table.split:
+        found.append(f"of split {table.split}")
+    elif table.frames is not None and frames != table.frames:
+        found.append(f"over {table.frames} frames")
+    scaling = protocol.get("scaling")
+    if table.scaling is not None and scaling is not None and scaling != table.scaling:
+        found.append(f"with {table.scaling} scaling")
+    return found
