@@ -55,7 +55,7 @@ def markdown(made: Comparison) -> str:
     if any(line.differences for line in made.lines):
         lines += ["", "## Differences", "", *_markdown_table(*_differences(made, made.lines))]
     for title, some in made.breakdowns.items():
-        lines += ["", f"## {title}", "", *_markdown_table(*_means(made, some))]
+        lines += ["", f"## {title}", "", *_markdown_table(*_means(made, some, part=True))]
         if any(line.differences for line in some):
             lines += ["", *_markdown_table(*_differences(made, some))]
     return "\n".join([*lines, "", *(f"- {note}" for note in made.notes)]) + "\n"
@@ -79,7 +79,7 @@ def page(made: Comparison) -> Page:
         one.charts([_chart_of_differences(made, name) for name in compared])
     for title, some in made.breakdowns.items():
         one.section(title)
-        one.table(*_means(made, some))
+        one.table(*_means(made, some, part=True))
         if any(line.differences for line in some):
             one.table(*_differences(made, some))
     for number, figure in enumerate(made.figures):
@@ -112,9 +112,10 @@ def _runs(made: Comparison) -> list[tuple[str, ...]]:
     ]
 
 
-def _means(made: Comparison, lines: Sequence[Line]) -> _Table:
+def _means(made: Comparison, lines: Sequence[Line], *, part: bool = False) -> _Table:
     shown = shown_metrics(made.metrics, [line.row for line in lines])
-    best = _best(made, lines)
+    # A breakdown has lines of different parts, of which none is better than another.
+    best = set() if part else _best(made, lines)
     rows = []
     for place, line in enumerate(lines):
         cells = (Aligned(cell(line.row, name), (place, name) in best) for name in shown)

@@ -68,6 +68,8 @@ COLUMNS: dict[str, Column] = {
     "n_vc": Column("N_vc", "higher", 1, meaning="distinct rays on critical instances a draw (Eq. A.5)"),
     "psi_v": Column("ψ_v", "higher", meaning="share of distinct rays on critical instances (Eq. A.6)"),
     "parameters": Column("parameters", "lower", 2, "M", "millions of weights that are used"),
+    "parameters_total": Column("held", "", 2, "M", "millions of weights in the model"),
+    "parameters_trained": Column("trained", "", 2, "M", "millions of weights that are used and that training changes"),
     "occupancy_fps": Column("occupancy", "higher", 2, "images/s", "one slice of densities an image"),
     "depth_fps": Column("depth", "higher", 2, "images/s", "one depth map an image"),
 }

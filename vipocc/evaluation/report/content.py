@@ -40,6 +40,12 @@ class Skipped:
     reason: str
 
 
+def reasons(skipped: Sequence[Skipped]) -> dict[str, int]:
+    """Return how many frames were left out for each reason, the commonest first."""
+    counts = Counter(one.reason for one in skipped)
+    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
 @dataclass(frozen=True)
 class Row:
     """A method's line of the table."""
@@ -51,6 +57,8 @@ class Row:
     per_frame: Sequence[tuple[Frame, Mapping[str, float]]] = ()
     digits: int | None = None
     """Digits after the point that are known, where they are not those of the columns."""
+    skipped: Sequence[Skipped] = ()
+    """Frames that the report has, but this row has not, and why."""
 
     @classmethod
     def measured(
@@ -62,10 +70,11 @@ class Row:
         resamples: int,
         confidence: float,
         note: str = "",
+        skipped: Sequence[Skipped] = (),
     ) -> Row:
         """Return the row of per-frame values."""
         pairs = tuple(zip(frames, values, strict=True))
-        return cls(name, kind, aggregate_all(values, resamples, confidence), note, pairs)
+        return cls(name, kind, aggregate_all(values, resamples, confidence), note, pairs, skipped=skipped)
 
     @classmethod
     def published(cls, name: str, values: Mapping[str, float], note: str, digits: int | None = None) -> Row:
@@ -137,8 +146,7 @@ class Report:
 
     def reasons(self) -> dict[str, int]:
         """Return how many frames were left out for each reason, the commonest first."""
-        counts = Counter(one.reason for one in self.skipped)
-        return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
+        return reasons(self.skipped)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values; NaN becomes null. The keys are documented in docs/evaluation.md."""

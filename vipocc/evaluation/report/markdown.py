@@ -6,22 +6,28 @@ import math
 from collections.abc import Sequence
 
 from vipocc.evaluation.report.columns import column
-from vipocc.evaluation.report.content import Report, Row
+from vipocc.evaluation.report.content import Report, Row, Skipped, reasons
 
 
 def markdown(report: Report) -> str:
     """Return the tables with their headings: protocol, frames, rows, breakdowns, notes."""
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons().items())
-    left = f"; {len(report.skipped):,} left out ({reasons})" if report.skipped else ""
+    left = f"; {_left_out(report.skipped)}" if report.skipped else ""
     lines = [f"# {report.title}", "", f"{len(report.used):,} frames{left}."]
     if report.checkpoint is not None:
         lines.append(f"Checkpoint {report.checkpoint['path']}, {report.checkpoint['rule']}.")
     lines += ["", *_table(report.metrics, report.rows)]
+    own = [f"{row.name}: {_left_out(row.skipped)}." for row in report.rows if row.skipped]
+    lines += ["", *own] if own else []
     for title, rows in report.breakdowns.items():
         lines += ["", f"## {title}", "", *_table(report.metrics, rows)]
     if report.notes:
         lines += ["", *(f"- {note}" for note in report.notes)]
     return "\n".join(lines) + "\n"
+
+
+def _left_out(skipped: Sequence[Skipped]) -> str:
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons(skipped).items())
+    return f"{len(skipped):,} left out ({counts})"
 
 
 def shown_metrics(metrics: Sequence[str], rows: Sequence[Row]) -> list[str]:

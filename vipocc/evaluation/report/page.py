@@ -11,7 +11,7 @@ import numpy as np
 
 from vipocc import charts
 from vipocc.evaluation.report.columns import column
-from vipocc.evaluation.report.content import FORMAT_VERSION, Frame, Report, Row
+from vipocc.evaluation.report.content import FORMAT_VERSION, Frame, Report, Row, reasons
 from vipocc.evaluation.report.frames import main_metric, main_row, ranked, worst_and_best
 from vipocc.evaluation.report.markdown import cell, shown_metrics
 from vipocc.evaluation.report.selection import selection
@@ -37,7 +37,7 @@ def page(report: Report) -> Page:
     _protocol(made, report)
     for title, rows in report.breakdowns.items():
         made.section(title)
-        _table(made, report.metrics, rows)
+        _table(made, report.metrics, rows, part=True)
     pictured, left_out = _fitting(report)
     _distribution(made, report)
     _extremes(made, report, pictured)
@@ -105,14 +105,16 @@ def _protocol(made: Page, report: Report) -> None:
         made.unfold()
 
 
-def _table(made: Page, metrics: Sequence[str], rows: Sequence[Row]) -> None:
+def _table(made: Page, metrics: Sequence[str], rows: Sequence[Row], *, part: bool = False) -> None:
     shown = shown_metrics(metrics, rows)
-    best = {name: column(name).best([row.mean(name) for row in rows if row.kind in _JUDGED]) for name in shown}
+    # The rows of a breakdown are different parts of the frames, of which none is better than another.
+    judged = [] if part else [row for row in rows if row.kind in _JUDGED]
+    best = {name: column(name).best([row.mean(name) for row in judged]) for name in shown}
     lines = [
         (
             row.name,
             row.kind,
-            *(Aligned(cell(row, name), row.kind in _JUDGED and row.mean(name) == best[name]) for name in shown),
+            *(Aligned(cell(row, name), row in judged and row.mean(name) == best[name]) for name in shown),
             row.frames or "–",
             row.note,
         )
@@ -161,16 +163,17 @@ def _extremes(made: Page, report: Report, pictured: set[Frame]) -> None:
 
 def _skipped(made: Page, report: Report) -> None:
     made.section("Frames left out")
-    if not report.skipped:
+    tables = [("All methods", report.skipped), *((row.name, row.skipped) for row in report.rows)]
+    if not any(skipped for _, skipped in tables):
         made.text("None.")
         return
-    made.table(("reason", "frames"), list(report.reasons().items()))
-    made.fold(f"The {len(report.skipped):,} frames")
-    made.table(
-        ("frame", "row", "reason"), [(one.frame.name, one.frame.row, one.reason) for one in report.skipped[:LISTED]]
-    )
-    if len(report.skipped) > LISTED:
-        made.text(f"and {len(report.skipped) - LISTED:,} more in report.json", "faint")
+    counts = [(name, reason, count) for name, skipped in tables for reason, count in reasons(skipped).items()]
+    made.table(("of", "reason", "frames"), counts)
+    every = [(name, one.frame.name, one.frame.row, one.reason) for name, skipped in tables for one in skipped]
+    made.fold("Frame by frame")
+    made.table(("of", "frame", "row", "reason"), every[:LISTED])
+    if len(every) > LISTED:
+        made.text(f"and {len(every) - LISTED:,} more in report.json", "faint")
     made.unfold()
 
 

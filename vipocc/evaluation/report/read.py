@@ -31,6 +31,13 @@ class _Frame(_Values):
         return Frame(self.sequence, self.camera, self.row, self.frame_id)
 
 
+class _Skipped(_Frame):
+    reason: str
+
+    def skipped(self) -> Skipped:
+        return Skipped(self.frame(), self.reason)
+
+
 class _Aggregate(_Values):
     mean: float | None
     low: float | None
@@ -48,6 +55,7 @@ class _Row(_Values):
     note: str
     digits: int | None
     metrics: dict[str, _Aggregate]
+    skipped: list[_Skipped]
     per_frame: list[_PerFrame]
 
     def row(self) -> Row:
@@ -66,15 +74,12 @@ class _Row(_Values):
                 for one in self.per_frame
             ),
             self.digits,
+            [one.skipped() for one in self.skipped],
         )
 
 
 class _Truth(_Frame):
     digest: str
-
-
-class _Skipped(_Frame):
-    reason: str
 
 
 class _Frames(_Values):
@@ -158,7 +163,7 @@ def _report(held: _Document) -> Report:
         metrics=tuple(held.metrics),
         rows=rows,
         used=_used(rows, truth, held.frames.used),
-        skipped=[Skipped(one.frame(), one.reason) for one in held.frames.skipped],
+        skipped=[one.skipped() for one in held.frames.skipped],
         truth_digest=held.ground_truth_digest,
         truth_frames=truth,
         checkpoint=held.checkpoint,
