@@ -100,7 +100,7 @@ def load_model(checkpoint: Checkpoint, device: torch.device) -> ViPOcc:
     config = checkpoint.config
     model = ViPOcc(config.model, config.data.convention, initialise=False)
     load_into(model, checkpoint.path)
-    return model.use_precision(config.training.dtype).to(device).eval()
+    return _placed(model, config, device)
 
 
 def untrained_model(config: Any, device: torch.device) -> ViPOcc:
@@ -108,7 +108,13 @@ def untrained_model(config: Any, device: torch.device) -> ViPOcc:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = ViPOcc(config.model, config.data.convention, initialise=False)
-    return model.use_precision(config.training.dtype).to(device).eval()
+    return _placed(model, config, device)
+
+
+def _placed(model: ViPOcc, config: Any, device: torch.device) -> ViPOcc:
+    model = model.use_precision(config.training.dtype).to(device).eval()
+    # On CUDA the images come channels last, and weights that do not would be turned at every call.
+    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
 
 
 def frame_of(manifest: Manifest, key: FrameKey) -> Frame:

@@ -1,0 +1,1 @@
+"""How large models are and how fast they predict (Table 9)."""
