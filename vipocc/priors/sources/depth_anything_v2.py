@@ -8,7 +8,7 @@ from typing import Any, Literal
 from vipocc.priors.config import DepthConfig
 from vipocc.priors.devices import check_compiled, check_dtype
 from vipocc.priors.job import PriorComputer
-from vipocc.priors.sources.base import DepthSource
+from vipocc.priors.sources.base import DepthModel, DepthSource
 
 
 class DepthAnythingV2(DepthSource):
@@ -39,8 +39,18 @@ class DepthAnythingV2(DepthSource):
         """Return the model and what goes in."""
         options = self.options
         size = "own size" if options.input_size == "native" else f"short side {options.short_side}"
-        size = "the hub's processing" if options.preprocessing == "hub" else size
+        made_by = self.identity()
+        if "processor" in made_by:
+            fixed = made_by["processor"].get("size", {})
+            size = "the model's own processor, " + "x".join(str(side) for side in fixed.values())
         return f"by {options.model} in {options.dtype}, {options.images} images, {size}"
+
+    def load(self, device: str) -> DepthModel:
+        """Return the network on `device`, for pictures that are in no store; batches and arithmetic are its own."""
+        from vipocc.priors.depth.depth_anything import DepthAnything
+
+        network = DepthAnything(self.options, device)
+        return lambda images: network(images.rgb)
 
     def computer(self) -> PriorComputer:
         """Return the network's own computer, which keeps the device busy and reads raw images too."""

@@ -69,7 +69,7 @@ class NetworkComputer(ImageComputer):
             self._manifest = Manifest.load(workspace.manifest, dataset=workspace.dataset, root=workspace.root)
         sequence, camera = unit.group.split("/")
         intrinsics = prepared_intrinsics(self._manifest, sequence, camera, self.source.data)
-        return self._answers(Images(images, intrinsics, unit.group, tuple(int(row) for row in rows)))
+        return self.answers(Images(images, intrinsics, unit.group, tuple(int(row) for row in rows)))
 
     def notes(self) -> dict[str, Any]:
         """Return what a unit's record says of the computation besides what decides it."""
@@ -80,9 +80,10 @@ class NetworkComputer(ImageComputer):
         """Run the network once on noise, seen at a right angle: frames need not be there, nor their cameras."""
         count, height, width = images.shape[:3]
         intrinsics = np.array([[width / 2, 0, width / 2], [0, width / 2, height / 2], [0, 0, 1]])
-        return self._answers(Images(images, intrinsics, "noise/noise", tuple(range(count))))
+        return self.answers(Images(images, intrinsics, "noise/noise", tuple(range(count))))
 
-    def _answers(self, images: Images) -> list[Any]:
+    def answers(self, images: Images) -> list[Any]:
+        """Return the network's checked answers for images from anywhere, batch by batch, for `pack`."""
         assert self._batch is not None
         count = len(images.rgb)
         self._batch.find(lambda size: self._run(_some(images, np.arange(size) % count)))
