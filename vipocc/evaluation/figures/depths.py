@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -24,6 +24,8 @@ COLOURS = {
 """Okabe and Ito's, which the colour-blind tell apart."""
 _OTHERS = [(204, 121, 167), (86, 180, 233), (213, 94, 0), (0, 0, 0)]
 BINS = 80
+SAMPLED = 20_000
+"""Pixels of a frame that count in a distribution."""
 _SPARSE = 0.5
 
 
@@ -100,26 +102,28 @@ class Distributions:
     """Histograms of depth by name over as many frames as are added; what is held does not grow with them."""
 
     def __init__(self, farthest: float = FARTHEST, bins: int = BINS) -> None:
-        self.edges = np.linspace(0.0, farthest, bins + 1)
+        self.farthest, self.bins, self.frames = farthest, bins, 0
         self.counts: dict[str, NDArray[np.int64]] = {}
 
     def add(self, depths: Mapping[str, Depth], truth: Depth) -> None:
-        """Take in a frame: every map at the pixels where its truth is known, so that all speak of the same ones."""
-        known = np.isfinite(truth) & (truth > 0) & (truth <= self.edges[-1])
-        self._count("truth", truth[known])
+        """Take in a frame: every map at pixels where its truth [h, w] is known, so that all speak of the same ones.
+
+        A map of another size is read by nearest neighbour. Of a frame at most `SAMPLED` pixels count, evenly spaced.
+        """
+        known = np.flatnonzero((truth > 0) & (truth <= self.farthest))
+        known = known[:: max(1, -(-len(known) // SAMPLED))]
+        rows, columns = np.divmod(known, truth.shape[1])
+        self.frames += 1
+        self._count("truth", truth[rows, columns])
         for name, depth in depths.items():
-            resized = cv2.resize(np.asarray(depth, np.float32), truth.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-            self._count(name, resized[known])
+            down, across = depth.shape[0] / truth.shape[0], depth.shape[1] / truth.shape[1]
+            self._count(name, depth[(rows * down).astype(np.intp), (columns * across).astype(np.intp)])
 
     def _count(self, name: str, values: Depth) -> None:
-        finite = np.clip(values[np.isfinite(values)], 0, self.edges[-1])
-        found = np.histogram(finite, self.edges)[0]
-        self.counts[name] = self.counts.get(name, np.zeros_like(found)) + found
-
-    def merge(self, counts: Iterable[tuple[str, NDArray[np.int64]]]) -> None:
-        """Add counts that were saved."""
-        for name, some in counts:
-            self.counts[name] = self.counts.get(name, np.zeros_like(some)) + some
+        finite = np.asarray(values[np.isfinite(values)], np.float64)
+        part = np.clip(finite * (self.bins / self.farthest), 0, self.bins - 1).astype(np.int64)
+        found = np.bincount(part, minlength=self.bins)
+        self.counts[name] = self.counts.get(name, np.zeros(self.bins, np.int64)) + found
 
 
 def distributions(

@@ -129,6 +129,8 @@ class Report:
     """Tables of parts by title, as "Rings of distance": a row for each part and method, in the report's metrics."""
     figures: list[Figure] = field(default_factory=list)
     """For the page alone."""
+    attachments: Mapping[str, bytes] = field(default_factory=dict)
+    """Files that are saved beside the report, by their path in its folder."""
     configuration: Mapping[str, Any] | None = None
     """The resolved configuration; it is saved beside the report, which has its digest."""
     created: Mapping[str, Any] = field(default_factory=dict)

@@ -21,7 +21,8 @@ def save(report: Report, reports: Path) -> Path:
     """Write a report into a new folder of `reports`, named by time so that names sort, and return it."""
     if not report.created:
         report.created = created()
-    files = {
+    files: dict[str, str | bytes] = {
+        **report.attachments,
         "report.json": json.dumps(report.as_dict(), indent=1, allow_nan=False) + "\n",
         "table.md": report.markdown(),
         "report.html": report.html(),
@@ -31,8 +32,8 @@ def save(report: Report, reports: Path) -> Path:
     return write_folder(reports, f"{report.kind}-{report.protocol['name']}-{report.split}", files)
 
 
-def write_folder(reports: Path, name: str, files: Mapping[str, str]) -> Path:
-    """Write text files into a new folder `<time>-<name>` of `reports`: aside, then renamed as a whole.
+def write_folder(reports: Path, name: str, files: Mapping[str, str | bytes]) -> Path:
+    """Write files, text in UTF-8, into a new folder `<time>-<name>` of `reports`: aside, then renamed as a whole.
 
     Raises:
         StoreError: the disk is full or may not be written; nothing is left then.
@@ -41,8 +42,9 @@ def write_folder(reports: Path, name: str, files: Mapping[str, str]) -> Path:
     aside = reports / f".partial-{os.getpid()}-{time.time_ns()}"
     try:
         aside.mkdir(parents=True)
-        for file, text in files.items():
-            (aside / file).write_text(text, encoding="utf-8")
+        for file, content in files.items():
+            (aside / file).parent.mkdir(parents=True, exist_ok=True)
+            (aside / file).write_bytes(content.encode() if isinstance(content, str) else content)
         for number in range(1, 1000):
             folder = reports / (base if number == 1 else f"{base}-{number:03d}")
             try:

@@ -1,0 +1,137 @@
+"""Figures of the paper from pictured frames, with their captions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vipocc.evaluation.figures import depths, occupancy
+from vipocc.evaluation.figures.canvas import below, margin
+from vipocc.evaluation.figures.pictured import Pictured
+from vipocc.evaluation.figures.voxels import VOLUME, side_view, voxel_view
+from vipocc.evaluation.report import Figure, Frame
+from vipocc.pictures import Image, png_bytes
+
+METHODS = 4
+"""Columns of a comparison beside the image and the truth; more do not fit across a page."""
+_METRES = "Depth in metres; the same colour is the same depth everywhere."
+_CUBES = (
+    f"Cubes of {VOLUME.cell:g} m that are predicted occupied, seen from behind the camera, from the right and above; "
+    "the darker, the lower. What lies outside of the image is not drawn."
+)
+_ABOVE = "From above, forward up: the truth, then each method's errors."
+
+
+def figure(title: str, caption: str, picture: Image, frame: Frame | None = None) -> Figure:
+    """Return a figure for the page."""
+    return Figure(title, caption, png_bytes(margin(picture)), frame)
+
+
+def scene(one: Pictured) -> Figure:
+    """Figure 1: all that is known of one frame, of the first method that has it."""
+    shown = shown_depth(one.depths)
+    depth = None
+    if shown is not None:
+        depth = depths.depth_maps(one.image, {shown: one.depths[shown]}, one.true_depth)
+    cubes = side = above = None
+    if one.volumes:
+        first = next(iter(one.volumes))
+        cubes, side = voxel_view(one.volumes[first], VOLUME, (360, 560)), side_view(one.volumes[first])
+    if one.occupied is not None and one.visible is not None:
+        above = occupancy.above(_first(one.slices, METHODS), one.occupied, one.visible)
+    caption = " ".join(
+        text
+        for text, there in (
+            (f"Depth: {shown}.", shown is not None),
+            (_CUBES, cubes is not None),
+            (_ABOVE, above is not None),
+        )
+        if there
+    )
+    picture = occupancy.scene(one.image, depth, cubes, above, side)
+    return figure(named(one.frame), caption or "The image.", picture, one.frame)
+
+
+def maps(one: Pictured) -> Figure:
+    """All depth maps of one frame."""
+    picture = depths.depth_maps(one.image, one.depths, one.true_depth)
+    return figure(named(one.frame), _METRES, picture, one.frame)
+
+
+def compared_occupancy(frames: Sequence[Pictured], title: str = "Occupancy, compared") -> Figure | None:
+    """Figures 4 and 9: each method's cubes on the same frames; None if there are none."""
+    methods = _methods([one.volumes for one in frames])
+    frames = [one for one in frames if one.volumes]
+    if not frames or not methods:
+        return None
+    volumes = {name: [one.volumes.get(name) for one in frames] for name in methods}
+    picture = occupancy.comparison([one.image for one in frames], volumes, [label(one.frame) for one in frames])
+    return figure(title, _CUBES, picture)
+
+
+def compared_above(frames: Sequence[Pictured], title: str = "Occupancy from above, compared") -> Figure | None:
+    """Each method's errors from above on the same frames; None if there are none."""
+    parts = [
+        occupancy.above({name: one.slices[name] for name in _methods([one.slices])}, one.occupied, one.visible)
+        for one in frames
+        if one.slices and one.occupied is not None and one.visible is not None
+    ]
+    if not parts:
+        return None
+    return figure(title, _ABOVE, below(parts))
+
+
+def compared_depth(frames: Sequence[Pictured], title: str = "Depth, compared") -> Figure | None:
+    """Figures 6 and 10: each method's depth on the same frames; None if there are none."""
+    methods = _methods([one.depths for one in frames])
+    frames = [one for one in frames if one.depths]
+    if not frames or not methods:
+        return None
+    held = {name: [one.depths.get(name) for one in frames] for name in methods}
+    truths = [one.true_depth for one in frames]
+    picture = depths.comparison(
+        [one.image for one in frames], held, [label(one.frame) for one in frames], truths, width=300
+    )
+    return figure(title, _METRES, picture)
+
+
+def depth_distributions(counts: Mapping[str, NDArray[Any]], frames: int) -> Figure | None:
+    """Figure 5; None if nothing was counted."""
+    if not any(np.sum(one) for one in counts.values()):
+        return None
+    caption = (
+        f"Share of the pixels whose true depth is known, over {frames:,} frames (at most {depths.SAMPLED:,} of each, "
+        "evenly spaced). The last bar holds what is farther, too."
+    )
+    return figure("Depth distributions", caption, depths.distributions(counts))
+
+
+def shown_depth(held: Mapping[str, Any]) -> str | None:
+    """Return whose depth a picture shows: the branch's, else rendered depth, else the first; None without any."""
+    for wanted in ("branch", "rendered"):
+        for name in held:
+            if name == wanted or name.endswith(f": {wanted}"):
+                return name
+    return next(iter(held), None)
+
+
+def named(frame: Frame) -> str:
+    """Return a frame's name for a heading."""
+    return f"{frame.sequence}, frame {frame.frame_id}"
+
+
+def label(frame: Frame) -> str:
+    """Return a frame's name, short enough to stand beside a row."""
+    return f"frame {frame.frame_id}"
+
+
+def _methods(held: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the first methods that a comparison has room for, in the order they first come in."""
+    return list(dict.fromkeys(name for one in held for name in one))[:METHODS]
+
+
+def _first(held: Mapping[str, Any], count: int) -> dict[str, Any]:
+    return dict(list(held.items())[:count])
