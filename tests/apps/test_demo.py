@@ -28,7 +28,9 @@ def test_the_summary_takes_each_figure_from_its_own_report() -> None:
     said = summarise(
         {
             "depth": report({"prior": {"abs_rel": 0.61}, "branch": {"abs_rel": 0.21}}),
-            "depth, median": report({"prior, median-scaled": {"abs_rel": 0.12}, "branch": {"abs_rel": 0.11}}),
+            "depth, median": report(
+                {"prior, median-scaled": {"abs_rel": 0.12}, "branch, median-scaled": {"abs_rel": 0.11}}
+            ),
             "depth, train": report({"branch": {"abs_rel": 0.14}}),
             "exact": report(occupancy),
             "lidar": report({"trained": {"o_acc": 0.8}}),

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from vipocc import config as configuration
 from vipocc.data_manifests.manifest import Manifest
-from vipocc.evaluation.depth import predict_depths
+from vipocc.evaluation.predictors.interface import Batch as Frames
+from vipocc.evaluation.predictors.network import NetworkDepth
 from vipocc.model.config import ModelConfig
 from vipocc.model.network import ViPOcc
 from vipocc.training import losses
@@ -282,7 +283,8 @@ def test_only_the_released_evaluation_moves_samples_at_random(batch: Batch) -> N
         torch.manual_seed(1)
         values = {**MODEL, "renderer": {"samples": 16, "evaluation_jitter": jitter}}
         of = ViPOcc(configuration.validate(values, ModelConfig)).eval()
-        return predict_depths(of, batch.images[:, 0], batch.intrinsics[:, 0], [None, None])[0]["rendered"]
+        frames = Frames([], [], batch.images[:, 0], batch.intrinsics[:, 0])
+        return NetworkDepth(of, "rendered").depth(frames)[0].numpy()
 
     middle, jittered = rendered(False), rendered(True)
     assert np.array_equal(middle, rendered(False))

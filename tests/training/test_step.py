@@ -18,11 +18,13 @@ from torch.utils.data import default_collate
 from toy_heads import TOYS, register
 
 from vipocc import config as configuration
-from vipocc.data_manifests.manifest import Manifest
+from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.errors import ConfigError, MissingInputError, StoreError, UsageError
-from vipocc.evaluation.depth import predict_depths
-from vipocc.evaluation.inputs import FrameSource, map_readers
+from vipocc.evaluation.depth.run import networks
+from vipocc.evaluation.inputs import FrameSource, frame_of, map_readers
 from vipocc.evaluation.occupancy import predict_density
+from vipocc.evaluation.predictors.interface import Batch as Frames
+from vipocc.evaluation.predictors.network import NetworkDepth
 from vipocc.model.network import ViPOcc
 from vipocc.stores.reader import StoreReader
 from vipocc.stores.spec import ArraySpec, StoreSpec
@@ -321,7 +323,9 @@ def test_maps_come_from_their_own_store_in_training_validation_and_evaluation(
     density = predict_density(model, images, intrinsics, maps)
     other = predict_density(model, images, intrinsics, {"label": 3 - maps["label"]})
     assert not np.allclose(density, other)
-    assert "rendered" in predict_depths(model, images, intrinsics, [None, None], maps)[0]
+    frames = [frame_of(manifest, key) for key in some]
+    depths = NetworkDepth(model, "rendered").depth(Frames(some, frames, images, intrinsics, maps))
+    assert [tuple(depth.shape) for depth in depths] == [tuple(images.shape[-2:])] * 2
 
 
 def test_the_encoder_sees_chosen_samples_mirrored(shared_world: TinyWorld) -> None:
@@ -436,12 +440,15 @@ def test_presets_without_a_prior_train_validate_and_evaluate(
     said = Validation.open(bare, Manifest.load(bare.manifest), config).describe()
     assert ("refined depth" in said) == measured, "a branch that is not there is not missed"
     model = ViPOcc.from_pretrained(summary.checkpoint)
-    images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
-    matrix = torch.tensor([[1.2, 0.0, 0.0], [0.0, 1.9, -0.2], [0.0, 0.0, 1.0]]).repeat(2, 1, 1)
-    prior = np.full(SIZE, 9.0, np.float32)
-    first, second = predict_depths(model, images, matrix, [None, prior])
-    assert set(first) == ({"rendered", "branch"} if measured else {"rendered"})
-    assert set(second) == set(first) | {"prior"}
+    key = FrameKey(SEQUENCE, "image_00", 0)
+    predicted = [one.name for one in networks(model, None, "") if one.missing(key) is None]
+    assert predicted == (["rendered", "branch"] if measured else ["rendered"])
+    images = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    matrix = torch.tensor([[1.2, 0.0, 0.0], [0.0, 1.9, -0.2], [0.0, 0.0, 1.0]])[None]
+    for one in networks(model, None, ""):
+        if one.name in predicted:
+            (depth,) = one.depth(Frames([key], [], images, matrix))
+            assert tuple(depth.shape) == tuple(SIZE)
 
 
 @pytest.mark.gpu

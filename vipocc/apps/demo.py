@@ -155,8 +155,8 @@ def summarise(reports: dict[str, Report]) -> str:
             [name, _value(reports["depth"], row, "abs_rel"), _value(reports["depth, median"], scaled, "abs_rel")]
             for name, row, scaled in (
                 ("prior (simulated)", "prior", "prior, median-scaled"),
-                ("refined by the depth branch", "branch", "branch"),
-                ("rendered from the density", "rendered", "rendered"),
+                ("refined by the depth branch", "branch", "branch, median-scaled"),
+                ("rendered from the density", "rendered", "rendered, median-scaled"),
             )
         ],
     )

@@ -13,14 +13,16 @@ from vipocc.evaluation.options import frame_options, limit_options, model_option
 
 @click.command()
 @click.option(
-    "--protocol", metavar="NAME", help="lidar (default) or exact (every pixel of the synthetic world up to 80 m)."
-)
+    "--protocol", metavar="NAME",
+    help="lidar (KITTI-360 as published, and any LiDAR at the prepared size), eigen (KITTI Raw's Eigen split with the "
+    "Garg crop), ddad (zero-shot, KITTI-360's field of view) or exact (every pixel of the synthetic world up to 80 m) "
+    "[default: the dataset's own].",
+)  # fmt: skip
 @click.option(
     "--scaling",
-    type=click.Choice(["none", "median", "least-squares"]),
-    default="none",
-    show_default=True,
-    help="How the network's depth is fitted to the truth before it is compared.",
+    type=click.Choice(["none", "median", "least-squares", "all"]),
+    help="How the network's depth is fitted to the truth before it is compared; all gives a row each [default: none, "
+    "under ddad median].",
 )
 @frame_options
 @model_options
@@ -28,7 +30,10 @@ from vipocc.evaluation.options import frame_options, limit_options, model_option
 @workspace_options
 @pass_app
 def depth(app: App, /, as_json: bool, **options: Any) -> None:
-    """Metric depth: rendered and, where the split has priors, the depth branch and the prior itself."""
+    """Metric depth: rendered and, where the split has priors, the depth branch and the prior itself.
+
+    Where a dataset lists no test frames (DDAD), val takes their place.
+    """
     from vipocc.evaluation.depth.run import run_depth
 
     report, folder = run_depth(app.workspace, app.config, overrides=app.overrides, say=speaker(app, as_json), **options)
