@@ -148,9 +148,13 @@ class DepthShell:
         """See `Predictor`."""
         return self._depth.missing(key)
 
+    def depth(self, batch: Batch) -> Sequence[Tensor]:
+        """Return the depth maps that occupancy is made of; see `DepthPredictor`."""
+        return self._depth.depth(batch)
+
     def occupancy(self, batch: Batch, points: Tensor) -> Tensor:
         """Return 0 and 1 [B, N], NaN where a point's pixel has no depth; see `OccupancyPredictor`."""
-        depths = self._depth.depth(batch)
+        depths = self.depth(batch)
         found = [
             depth_to_occupancy(one.to(points.device), points, matrix, self.thickness, align_corners=self._align_corners)
             for one, matrix in zip(depths, batch.intrinsics_ndc, strict=True)

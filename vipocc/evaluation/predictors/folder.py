@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,8 +22,8 @@ from vipocc.evaluation.predictors.interface import Batch, Unit
 from vipocc.evaluation.predictors.layout import META, SUFFIXES, ZARR, frame_file, listed, points_digest, read_meta
 from vipocc.evaluation.report import Frame, Kind
 
-_REMEMBERED = 64
-"""Frames whose arrays are kept between being checked and being asked for: more than a batch."""
+_REMEMBERED = 256 << 20
+"""Bytes of arrays that are kept between being checked and being asked for: more than a batch."""
 
 
 class PredictionFolder:
@@ -135,7 +136,9 @@ class _FolderPredictor:
     def __init__(self, folder: PredictionFolder, manifest: Manifest, frames: Iterable[Frame]) -> None:
         folder.expect(manifest.dataset)
         self.folder, self.name, self._manifest = folder, folder.name, manifest
-        self._kept: dict[Frame, Tensor | str] = {}
+        self._reasons: dict[Frame, str | None] = {}
+        self._kept: dict[Frame, Tensor] = {}
+        self._lock = threading.Lock()  # frames are judged in threads
         strangers = folder.strangers(frames)
         parts = [
             folder.meta.note,
@@ -145,17 +148,28 @@ class _FolderPredictor:
 
     def missing(self, key: FrameKey) -> str | None:
         """Return why a frame's prediction cannot be used: it is absent, damaged, of a wrong shape, NaN, ..."""
-        found = self._sound(frame_of(self._manifest, key))
-        return found if isinstance(found, str) else None
+        frame = frame_of(self._manifest, key)
+        with self._lock:
+            if frame not in self._reasons:
+                self._sound(frame)
+            return self._reasons[frame]
 
-    def _sound(self, frame: Frame) -> Tensor | str:
-        if frame not in self._kept:
-            while len(self._kept) >= _REMEMBERED:
-                del self._kept[next(iter(self._kept))]
-            read = self.folder.read(frame)
-            reason = read if isinstance(read, str) else self._reason(read)
-            usable = isinstance(read, np.ndarray) and reason is None
-            self._kept[frame] = torch.from_numpy(read.astype(np.float32)) if usable else str(reason)  # type: ignore[union-attr]
+    def _arrays(self, frames: Sequence[Frame]) -> list[Tensor | None]:
+        """Return the frames' arrays, None where there is none of use."""
+        with self._lock:
+            return [self._sound(frame) for frame in frames]
+
+    def _sound(self, frame: Frame) -> Tensor | None:
+        if frame in self._kept:
+            return self._kept[frame]
+        read = self.folder.read(frame)
+        reason = read if isinstance(read, str) else self._reason(read)
+        self._reasons[frame] = reason
+        if reason is not None or isinstance(read, str):
+            return None
+        self._kept[frame] = torch.from_numpy(read.astype(np.float32))
+        while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > _REMEMBERED:
+            del self._kept[next(iter(self._kept))]
         return self._kept[frame]
 
     def _reason(self, values: NDArray[Any]) -> str | None:
@@ -207,8 +221,7 @@ class FolderOccupancy(_FolderPredictor):
         if points_digest(points.cpu().numpy()) != self._digest:
             raise UsageError(f"'{self.name}' has no predictions at these points", where=self.folder.folder)
         nothing = torch.full((len(points),), torch.nan)
-        found = [self._sound(frame) for frame in batch.frames]
-        rows = [nothing if isinstance(one, str) else one.reshape(-1) for one in found]
+        rows = [nothing if one is None else one.reshape(-1) for one in self._arrays(batch.frames)]
         return torch.stack(rows).to(points.device)
 
     def _reason(self, values: NDArray[Any]) -> str | None:
@@ -234,9 +247,8 @@ class FolderDepth(_FolderPredictor):
 
     def depth(self, batch: Batch) -> Sequence[Tensor]:
         """Return [H, W] of any size for each frame, NaN for one that `missing` speaks of; see `DepthPredictor`."""
-        found = [self._sound(frame) for frame in batch.frames]
-        device = batch.images.device
-        return [torch.full((1, 1), torch.nan) if isinstance(one, str) else one.to(device) for one in found]
+        found, device = self._arrays(batch.frames), batch.images.device
+        return [torch.full((1, 1), torch.nan) if one is None else one.to(device) for one in found]
 
     def _reason(self, values: NDArray[Any]) -> str | None:
         return unsound_depth(values, holes=self.folder.meta.holes)
