@@ -15,11 +15,9 @@ from vipocc import config as configuration
 from vipocc.data_manifests.ground_truth.published import PublishedFiles
 from vipocc.data_manifests.manifest import CameraTable, FrameKey, Manifest, SequenceTable
 from vipocc.errors import DataError, MissingInputError, StoreError
-from vipocc.evaluation.depth import evaluate_depth, predict_depths
 from vipocc.evaluation.inputs import FrameSource, select_keys, untrained_model
-from vipocc.evaluation.metrics import OBJECT
+from vipocc.evaluation.metrics import OBJECT, OURS, SCENE
 from vipocc.evaluation.occupancy import (
-    METRICS,
     SliceTruth,
     evaluate_occupancy,
     lidar_truth,
@@ -27,7 +25,7 @@ from vipocc.evaluation.occupancy import (
     published_truth,
 )
 from vipocc.evaluation.predictors.network import NetworkOccupancy
-from vipocc.evaluation.protocols import LIDAR_DEPTH, PUBLISHED_OCCUPANCY, slice_protocol
+from vipocc.evaluation.protocols import PUBLISHED_OCCUPANCY, slice_protocol
 from vipocc.evaluation.report import Report
 from vipocc.geometry.cameras import Pinhole
 
@@ -139,14 +137,14 @@ def test_occupancy_counts_uses_and_skips(config: Any) -> None:
     assert wall["average_precision"].mean > 0.95
     assert not set(OBJECT) & wall.keys()
     assert any("Object metrics are left out" in note and "2 frames: no boxes" in note for note in report.notes)
-    assert report.row("broken").note == "2 frames without a finite prediction"
+    assert report.row("broken").note == "2 frames: prediction not finite"
     assert report.row("broken").metrics["o_acc"].frames == 0
     assert report.row("everything free").metrics["ie_rec"].mean == 1.0
     assert report.row("everything occupied").metrics["ie_rec"].mean == 0.0
     for name in ("everything free", "everything occupied"):
         assert report.row(name).metrics["balanced_accuracy"].mean == 0.5
-    assert report.row("ViPOcc").metrics["ie_acc"].mean == 0.713
-    assert report.metrics == tuple(name for name in METRICS if name not in OBJECT)
+    assert report.row("ViPOcc").metrics["ie_acc"].mean == 0.71
+    assert report.metrics == (*SCENE, *OURS)
     assert kept == [(10, (*SIZE, 3), ["wall", "broken"]), (14, (*SIZE, 3), ["wall", "broken"])]
 
 
@@ -186,7 +184,7 @@ def test_object_metrics_of_a_store_and_what_is_said_of_them(config: Any) -> None
         )
 
     whole = report([0, 1, 2])
-    assert whole.metrics == METRICS
+    assert whole.metrics == (*SCENE, *OBJECT, *OURS)
     assert whole.row("wall").metrics["object_o_acc"].frames == 1
     assert whole.row("wall").metrics["object_o_acc"].mean > 0.95
     assert (
@@ -249,35 +247,6 @@ def test_a_real_network_fits_the_slice(config: Any) -> None:
     assert (density >= 0).all()
     one = predict_density(model, some[1][1:], some[2][1:])
     np.testing.assert_allclose(one[0], density[1], rtol=1e-4, atol=1e-5)
-
-
-def test_depth_rows_and_their_frames(config: Any) -> None:
-    model = untrained_model(config, torch.device("cpu"))
-    keys = select_keys(manifest(), "test", None)[:3]
-    rng = np.random.default_rng(1)
-    true = {key.row: rng.uniform(5, 40, (50, 70)).astype(np.float32) for key in keys}
-    true[1][:] = np.nan
-    prior = rng.uniform(5, 40, SIZE).astype(np.float16)
-    priors = Rows({("drive/image_00", 0): {"depth": prior}})
-    report = evaluate_depth(
-        model,
-        source(config),
-        keys,
-        lambda key: true[key.row],
-        priors,
-        LIDAR_DEPTH,
-        split="test",
-        device=torch.device("cpu"),
-        prior_note="simulated prior",
-    )
-    assert [(one.frame.row, one.reason) for one in report.skipped] == [(1, "no lidar depth")]
-    assert report.row("rendered").metrics["abs_rel"].frames == 2
-    for name in ("branch", "prior", "prior, median-scaled"):
-        assert report.row(name).metrics["abs_rel"].frames == 1
-        assert report.row(name).note == "simulated prior"
-    maps = predict_depths(model, *next(source(config).batches(keys[:1], 1, torch.device("cpu")))[1:], [prior])
-    assert maps[0].keys() == {"rendered", "branch", "prior"}
-    assert all(one.shape == SIZE for one in maps[0].values())
 
 
 def test_missing_frames_and_other_sizes_are_refused(config: Any) -> None:

@@ -1,11 +1,8 @@
 """Scene and object occupancy against ground truth."""
 
-from vipocc.evaluation.occupancy.evaluate import (
-    METRICS,
-    THRESHOLD,
-    evaluate_occupancy,
-    frame_metrics,
-)
+from vipocc.evaluation.occupancy.cells import Cells, plane_cells
+from vipocc.evaluation.occupancy.evaluate import evaluate_occupancy
+from vipocc.evaluation.occupancy.judging import THRESHOLD, frame_metrics_reference
 from vipocc.evaluation.occupancy.slices import predict_density, slice_points
 from vipocc.evaluation.occupancy.truth import (
     OBJECT_LABELS,
@@ -17,15 +14,16 @@ from vipocc.evaluation.occupancy.truth import (
 )
 
 __all__ = [
-    "METRICS",
     "OBJECT_LABELS",
     "THRESHOLD",
+    "Cells",
     "SliceTruth",
     "TruthReader",
     "evaluate_occupancy",
     "exact_truth",
-    "frame_metrics",
+    "frame_metrics_reference",
     "lidar_truth",
+    "plane_cells",
     "predict_density",
     "published_truth",
     "slice_points",

@@ -84,7 +84,7 @@ def figures(counts: Counts | NDArray[Any]) -> dict[str, NDArray[np.float64]]:
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
     whole = np.asarray(whole, np.float64)
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return np.asarray(np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0), np.float64)
 
 
 def ranked_precision(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float:

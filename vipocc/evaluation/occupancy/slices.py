@@ -9,18 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vipocc.data_manifests.ground_truth.occupancy import SLICE_GRID, level_from_world, slice_grid
-from vipocc.geometry.poses import invert, transform_points
+from vipocc.data_manifests.ground_truth.occupancy import SLICE_GRID
+from vipocc.evaluation.occupancy.cells import plane_cells
+from vipocc.evaluation.protocols import slice_protocol
 from vipocc.model.network import ViPOcc
 
 
 def slice_points() -> NDArray[np.float32]:
-    """Return the queried points [12800, 3] in the key camera's frame; rows from far to near, columns left to right.
-
-    The grid stands in the level frame, which the camera looks 5 degrees down in (golden G10).
-    """
-    level_from_camera = level_from_world(np.eye(4))
-    return transform_points(invert(level_from_camera), slice_grid()).astype(np.float32)
+    """Return the queried points [12800, 3] in the key camera's frame; rows from far to near, columns left to right."""
+    return plane_cells(slice_protocol()).points
 
 
 @torch.no_grad()

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vipocc.data_manifests.ground_truth.boxes import FREE, STATIC
 from vipocc.data_manifests.ground_truth.published import OBJECT_FOLDER, PublishedFiles
 from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.evaluation.inputs import RowReader, committed
 from vipocc.evaluation.metrics import Mask, object_cells
-from vipocc.evaluation.protocols import OccupancyProtocol
+from vipocc.evaluation.occupancy.cells import camera_points
+from vipocc.evaluation.protocols import EXACT_OCCUPANCY, OccupancyProtocol
+from vipocc.geometry.poses import transform_points
 
 OBJECT_LABELS = ("car", "person")
 """Of the synthetic world's objects, those that object metrics look around."""
 
 
 class SliceTruth(NamedTuple):
-    """Ground truth of one frame, [rows, columns] with row 0 farthest."""
+    """Ground truth of one frame, as the protocol arranges its cells: [rows, columns] with row 0 farthest, of a volume
+    [layers, rows, columns], of voxels [cells]."""
 
     occupied: Mask
     visible: Mask
@@ -27,6 +32,10 @@ class SliceTruth(NamedTuple):
     """Cells around objects, where they are known."""
     no_objects: str = "the ground truth has no objects"
     """Why they are not known."""
+    moving: Mask | None = None
+    """Those of them around moving objects, where that is known."""
+    judged: Mask | None = None
+    """Cells whose truth is known; by default all."""
 
 
 TruthReader: TypeAlias = Callable[[FrameKey], "SliceTruth | str"]
@@ -67,18 +76,38 @@ def published_truth(manifest: Manifest, files: PublishedFiles) -> TruthReader:
     return read
 
 
-def exact_truth(manifest: Manifest) -> TruthReader:
-    """Return a reader of the synthetic world's exact occupancy, which nothing but the protocol `exact` may open."""
+def exact_truth(manifest: Manifest, protocol: OccupancyProtocol = EXACT_OCCUPANCY) -> TruthReader:
+    """Return a reader of the synthetic world's exact occupancy, which only a protocol of that truth may open."""
     from vipocc.data_manifests.synthetic.exact import ExactTruth
 
     truth = ExactTruth(manifest.root)
+    # A drive's surfaces stand at one moment at a time, and frames are judged in several threads.
+    lock, points = Lock(), camera_points(protocol)
 
     def read(key: FrameKey) -> SliceTruth:
         frame_id = int(manifest.frame_ids(key.sequence)[key.row])
-        found = truth.occupancy(key.sequence, frame_id)
-        numbers = truth.slice_objects(key.sequence, frame_id)
-        labels = {one.id: one.label for one in truth.boxes(key.sequence, frame_id)}
-        wanted = [int(n) for n in np.unique(numbers) if labels.get(int(n)) in OBJECT_LABELS]
-        return SliceTruth(found.occupied, found.visible, object_cells(numbers, wanted))
+        with lock:
+            pose = truth.world_from_camera(key.sequence, frame_id, key.camera)
+            places = transform_points(pose, points)
+            numbers = truth.instance_at(places, key.sequence, frame_id).reshape(protocol.shape)
+            visible = truth.visible_at(places, key.sequence, frame_id, key.camera).reshape(protocol.shape)
+            boxes = truth.boxes(key.sequence, frame_id)
+        known = {one.id: one for one in boxes if one.label in OBJECT_LABELS}
+        wanted = [int(n) for n in np.unique(numbers) if int(n) in known]
+        moving = [number for number in wanted if known[number].moving]
+        return SliceTruth(numbers != 0, visible, around(numbers, wanted), moving=around(numbers, moving))
 
     return read
+
+
+def around(numbers: NDArray[Any], ids: Sequence[int]) -> Mask:
+    """Return the cells around objects (`metrics.object_cells`); in a volume those over and under them, too.
+
+    numbers: integers [rows, columns] or [layers, rows, columns].
+    """
+    if numbers.ndim == 2:
+        return object_cells(numbers, ids)
+    cells = np.zeros(numbers.shape[1:], np.bool_)
+    for number in ids:
+        cells |= object_cells((numbers == number).any(axis=0).astype(np.uint8), [1])
+    return np.broadcast_to(cells, numbers.shape).copy()

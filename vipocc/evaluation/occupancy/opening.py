@@ -1,0 +1,71 @@
+"""A protocol's ground truth and cells, opened for a workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vipocc.data_manifests.ground_truth.published import OCCUPANCY_FOLDER, PublishedFiles
+from vipocc.data_manifests.manifest import Manifest
+from vipocc.errors import StoreError, UsageError
+from vipocc.evaluation.occupancy.cells import Cells, plane_cells
+from vipocc.evaluation.occupancy.truth import TruthReader, exact_truth, lidar_truth, published_truth
+from vipocc.evaluation.protocols import OccupancyProtocol, VoxelProtocol, require_truth
+from vipocc.evaluation.session import ground_truth
+from vipocc.workspace import Workspace
+
+FOLDERS = {"published": OCCUPANCY_FOLDER}
+"""What a folder holds that the user has to name, by the kind of truth."""
+
+
+def check_protocol(
+    dataset: str, split: str, protocol: OccupancyProtocol | VoxelProtocol, truth_folder: Path | None
+) -> None:
+    """Raise `UsageError` if a protocol does not fit the dataset, the split or the folder."""
+    require_truth(dataset, protocol)
+    kind = truth_kind(protocol)
+    if (kind in FOLDERS) != (truth_folder is not None):
+        raise UsageError(
+            f"protocol {protocol.name} {'needs' if kind in FOLDERS else 'takes no'} --truth-folder",
+            fix=f"give the folder that holds {FOLDERS[kind]}" if kind in FOLDERS else "leave it out",
+        )
+    if kind == "lidar" and split == "train":
+        raise UsageError("there is no LiDAR ground truth of split train", fix="use --split test or val")
+
+
+def truth_kind(protocol: OccupancyProtocol | VoxelProtocol) -> str:
+    """Return where a protocol's truth comes from: lidar, exact, published or voxels."""
+    return "voxels" if isinstance(protocol, VoxelProtocol) else protocol.truth
+
+
+def needed_stores(protocol: OccupancyProtocol | VoxelProtocol) -> tuple[str, ...]:
+    """Return which stores a protocol needs."""
+    return ("frames", "occupancy") if truth_kind(protocol) == "lidar" else ("frames",)
+
+
+def open_truth(
+    workspace: Workspace,
+    manifest: Manifest,
+    protocol: OccupancyProtocol | VoxelProtocol,
+    truth_folder: Path | None,
+) -> tuple[TruthReader, Cells]:
+    """Return a protocol's ground truth and where its cells are.
+
+    Raises:
+        MissingInputError: there is none.
+        StoreError: the store's ground truth is by another rule than the protocol's.
+    """
+    if isinstance(protocol, VoxelProtocol):
+        raise UsageError("voxels are not there yet")
+    cells = plane_cells(protocol)
+    if truth_folder is not None:
+        return published_truth(manifest, PublishedFiles(truth_folder)), cells
+    if protocol.truth == "exact":
+        return exact_truth(manifest, protocol), cells
+    store = ground_truth(workspace, "occupancy")
+    if protocol.truth_rule_digest not in store.attrs.get("rules", {}).values():
+        raise StoreError(
+            f"its ground truth is of another protocol than {protocol.name}",
+            where=store.path,
+            fix="remove it and run `vipocc data prepare`",
+        )
+    return lidar_truth(store, protocol), cells
