@@ -59,6 +59,8 @@ class Row:
     """Digits after the point that are known, where they are not those of the columns."""
     skipped: Sequence[Skipped] = ()
     """Frames that the report has, but this row has not, and why."""
+    apart: Sequence[str] = ()
+    """Metrics that must not be compared with those of other rows; the note says why."""
 
     @classmethod
     def measured(
@@ -77,10 +79,17 @@ class Row:
         return cls(name, kind, aggregate_all(values, resamples, confidence), note, pairs, skipped=skipped)
 
     @classmethod
-    def published(cls, name: str, values: Mapping[str, float], note: str, digits: int | None = None) -> Row:
+    def published(
+        cls,
+        name: str,
+        values: Mapping[str, float],
+        note: str,
+        digits: int | None = None,
+        apart: Sequence[str] = (),
+    ) -> Row:
         """Return the row of somebody's published means, printed with so many digits."""
         means = {k: Aggregate(v, math.nan, math.nan, 0) for k, v in values.items()}
-        return cls(name, "published", means, note, digits=digits)
+        return cls(name, "published", means, note, digits=digits, apart=apart)
 
     def mean(self, metric: str) -> float:
         """Return the mean of a metric, NaN where the row has none."""

@@ -69,6 +69,7 @@ def _row(row: Row) -> dict[str, Any]:
         "kind": row.kind,
         "note": row.note,
         "digits": row.digits,
+        "apart": list(row.apart),
         "metrics": {name: asdict(value) for name, value in row.metrics.items()},
         "skipped": [{**asdict(one.frame), "reason": one.reason} for one in row.skipped],
         "per_frame": [{**asdict(frame), **values} for frame, values in row.per_frame],
