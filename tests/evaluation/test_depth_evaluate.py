@@ -236,7 +236,7 @@ def test_predictions_that_are_missing(source: FrameSource) -> None:
         (0, "some: not in the folder"),
         (3, "some: not in the folder"),
     ]
-    assert any("no prediction of any frame of split test: nothing" in note for note in report.notes)
+    assert any("no prediction of any frame of split test: nothing (not in the folder)" in note for note in report.notes)
 
 
 def test_networks_and_the_prior(config: Any, source: FrameSource) -> None:

@@ -26,6 +26,10 @@ from vipocc.stores.reader import StoreReader
 from vipocc.workspace import Workspace
 
 
+_IMAGE_KEYS = ("image_size", "convention", "resize", "fisheye_pitch")
+"""Of the data section: what a network's images are like."""
+
+
 class RowReader(Protocol):
     """The part of `stores.StoreReader` that evaluations use."""
 
@@ -83,7 +87,17 @@ def choose_checkpoint(
     if not {"training", "evaluation"} <= values.keys():
         known = configuration.as_dict(fallback)
         values = {**known, **values, "data": {**known["data"], **values.get("data", {})}}
+    if not folder.is_relative_to(workspace.path):
+        values = {**values, "data": _of_another_workspace(values["data"], configuration.as_dict(fallback)["data"])}
     return Checkpoint(folder, rule, configuration.load(base=values, overrides=overrides), named=path is not None)
+
+
+def _of_another_workspace(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data section for a checkpoint from elsewhere: it says what images look like, the workspace the rest.
+
+    Which frames, which poses and which ground truth are the dataset's, and a network may have been trained on another.
+    """
+    return {**ours, **{name: theirs[name] for name in _IMAGE_KEYS if name in theirs}}
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -67,10 +67,8 @@ def announce(
     told = "no network of ours (--run or --checkpoint add one)"
     if found is not None:
         told = f"checkpoint {found.describe(workspace)['path']} ({found.rule})"
-    say(
-        f"{what} on {workspace.dataset} {split}, {told}, on {device}; "
-        f"{' and '.join(kinds)} are prepared first where they are missing"
-    )
+    missing = f"{' and '.join(kinds)} are prepared first where they are missing" if kinds else "no store is needed"
+    say(f"{what} on {workspace.dataset} {split}, {told}, on {device}; {missing}")
 
 
 def finish(

@@ -135,7 +135,7 @@ def evaluate_depth(
         skipped=skipped,
         truth_digest=digest.value,
         truth_frames=digest.frames,
-        notes=_notes(absent, frames, len(used), split),
+        notes=_notes(absent, keys[0], frames, len(used), split),
         breakdowns={"By distance of the truth": by_distance, "Pooled over the pixels of all frames": together},
     )
 
@@ -235,10 +235,12 @@ def _partial(values: Mapping[str, Sequence[Mapping[Scaling, Score]]]) -> bool:
     return any(score.whole["covered"] < 1 for scores in values.values() for found in scores for score in found.values())
 
 
-def _notes(absent: Sequence[Contender], frames: Mapping[str, Sequence[Frame]], used: int, split: str) -> list[str]:
+def _notes(
+    absent: Sequence[Contender], first: FrameKey, frames: Mapping[str, Sequence[Frame]], used: int, split: str
+) -> list[str]:
     notes = ["Means over frames with bootstrap intervals; published rows are others' numbers, not measured here."]
     if absent:
-        names = " and ".join(one.predictor.name for one in absent)
+        names = ", ".join(f"{one.predictor.name} ({one.predictor.missing(first)})" for one in absent)
         notes.append(f"Left out, with no prediction of any frame of split {split}: {names}.")
     counts = Counter(len(found) for found in frames.values())
     if len(counts) > 1 or (counts and used not in counts):
