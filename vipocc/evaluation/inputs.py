@@ -25,7 +25,6 @@ from vipocc.priors.devices import resolve_devices
 from vipocc.stores.reader import StoreReader
 from vipocc.workspace import Workspace
 
-
 _IMAGE_KEYS = ("image_size", "convention", "resize", "fisheye_pitch")
 """Of the data section: what a network's images are like."""
 
