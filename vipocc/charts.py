@@ -120,7 +120,7 @@ def intervals(
         )
     for number, (name, value, bottom, top) in enumerate(entries):
         y = 20 * number + 12
-        told = name if len(name) <= 24 else name[:23] + "…"
+        told = name if len(name) <= 23 else name[:22] + "…"
         parts.append(
             f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{escape(told)}<title>{escape(name)}</title></text>'
         )

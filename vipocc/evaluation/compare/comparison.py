@@ -14,6 +14,7 @@ from vipocc.evaluation.metrics import aggregate_all
 from vipocc.evaluation.published import beside, comparable_tables, published_table
 from vipocc.evaluation.report.content import Figure, Frame, Report, Row
 from vipocc.evaluation.report.frames import main_row
+from vipocc.evaluation.report.markdown import DAGGER
 
 JUDGED = ("measured", "baseline", "prior")
 NONE = "none"
@@ -221,7 +222,8 @@ class _Alike:
             names = dict.fromkeys((*self.metrics, *kept.metrics))
             told = differences(kept, base[against], list(names), self.resamples, self.confidence)
         if self.differing[place]:
-            kept = replace(kept, note="; ".join(["not comparable", *self.differing[place], *filter(None, [kept.note])]))
+            note = "; ".join(["not comparable", *self.differing[place], *filter(None, [kept.note])])
+            kept = replace(kept, note=note, apart=tuple(kept.metrics))
         return Line(self.names[place], kept, f"{self.names[0]} {against}" if told else "", told)
 
     def _against(self, place: int, row: Row, base: Mapping[str, Row]) -> str | None:
@@ -263,6 +265,8 @@ def _notes(
     runs: Sequence[Run], lines: Sequence[Line], keep: Collection[Frame], confidence: float, resamples: int
 ) -> list[str]:
     notes = []
+    if any(line.row.apart for line in lines):
+        notes.append(f"{DAGGER}.")
     if keep:
         notes.append(f"Means over the {len(keep):,} frames that all runs share, with {100 * confidence:g} % intervals.")
         for run in runs:

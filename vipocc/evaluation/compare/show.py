@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 from vipocc import charts
 from vipocc.evaluation.compare.comparison import JUDGED, Comparison, Line
-from vipocc.evaluation.compare.paired import Difference
 from vipocc.evaluation.report.columns import column
 from vipocc.evaluation.report.document import without_nan
 from vipocc.evaluation.report.markdown import cell, shown_metrics, table_line
@@ -143,35 +142,43 @@ def _differences(made: Comparison, lines: Sequence[Line]) -> _Table:
     for line in compared:
         frames = sorted({one.frames for one in line.differences.values()})
         told = f"{frames[0]:,}" if len(frames) == 1 else f"{frames[0]:,} to {frames[-1]:,}"
-        note = f"not comparable; {line.row.note}" if made.anyway and line.row.note else ""
-        cells = (Aligned(_difference(line.differences.get(name), name)) for name in shown)
+        note = line.row.note if made.anyway else ""
+        cells = (Aligned(_difference(line, name)) for name in shown)
         rows.append((line.name, line.against, *cells, Aligned(told), note))
     return ("", "minus", *(column(name).heading for name in shown), "n", "note"), rows
 
 
-def _difference(one: Difference | None, name: str) -> str:
+def _difference(line: Line, name: str) -> str:
+    one = line.differences.get(name)
     if one is None or math.isnan(one.mean):
         return ""
     digits = column(name).digits
     p = "p < 0.001" if one.p < 0.001 else f"p {one.p:.3f}"
-    verdict = one.verdict(name)
     text = f"{one.mean:+,.{digits}f} [{one.low:+,.{digits}f}, {one.high:+,.{digits}f}], {p}"
+    verdict = _verdict(line, name)
     return f"{text}, {verdict}" if verdict else text
+
+
+def _verdict(line: Line, name: str) -> str:
+    """Better, worse or undecided; empty where the line must not be compared."""
+    return "" if name in line.row.apart else line.differences[name].verdict(name)
 
 
 def _chart_of_means(made: Comparison, name: str) -> tuple[str, str]:
     known = column(name)
     entries = [
         (
-            f"{line.name} (published)" if line.row.kind == "published" else line.name,
+            line.name,
             line.row.mean(name),
             line.row.metrics[name].low,
             line.row.metrics[name].high,
         )
         for line in made.lines
-        if not math.isnan(line.row.mean(name))
+        if not math.isnan(line.row.mean(name)) and (line.run or name not in line.row.apart)
     ]
-    return charts.intervals(entries, known.heading, digits=known.digits), known.meaning or known.title
+    return charts.intervals(
+        entries, known.heading, digits=known.digits
+    ), f"{known.meaning or known.title}; hollow: published"
 
 
 def _chart_of_differences(made: Comparison, name: str) -> tuple[str, str]:
@@ -197,7 +204,10 @@ def _line(line: Line) -> dict[str, Any]:
         "name": line.row.name,
         "kind": line.row.kind,
         "note": line.row.note,
+        "apart": list(line.row.apart),
         "metrics": {name: asdict(value) for name, value in line.row.metrics.items()},
         "against": line.against,
-        "differences": {name: {**asdict(one), "verdict": one.verdict(name)} for name, one in line.differences.items()},
+        "differences": {
+            name: {**asdict(one), "verdict": _verdict(line, name)} for name, one in line.differences.items()
+        },
     }

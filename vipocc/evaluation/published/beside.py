@@ -50,17 +50,23 @@ def beside(
 ) -> list[Row]:
     """Return the rows of tables, those of one method from tables of one digit count joined to one.
 
-    Each row's note names its source and, where it must not be compared with the run, why.
+    Each row's note names its source and, where it must not be compared with the run (`Row.apart`), why.
     """
+    about = (kind, dataset, split, protocol, frames)
     values: dict[tuple[str, int | None], dict[str, float]] = {}
     notes: dict[tuple[str, int | None], list[str]] = {}
+    apart: dict[tuple[str, int | None], list[str]] = {}
     for table in tables:
-        told = f"{table.source}: {_judgement(table, kind, dataset, split, protocol, frames)}"
+        told = f"{table.source}: {_judgement(table, *about)}"
         for name in table.rows:
-            values.setdefault((name, table.digits), {}).update(table.values(name))
-            notes.setdefault((name, table.digits), []).append(told)
+            method = (name, table.digits)
+            values.setdefault(method, {}).update(table.values(name))
+            notes.setdefault(method, []).append(told)
+            apart.setdefault(method, []).extend(table.metrics if _against(table, *about) else ())
     return [
-        Row.published(name, found, f"published; {'; '.join(dict.fromkeys(notes[name, digits]))}", digits)
+        Row.published(
+            name, found, f"published; {'; '.join(dict.fromkeys(notes[name, digits]))}", digits, apart[name, digits]
+        )
         for (name, digits), found in values.items()
     ]
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from vipocc.evaluation.report.columns import column
 from vipocc.evaluation.report.content import Report, Row, Skipped, reasons
 
+DAGGER = "† not to be compared with the others; the note says why"
+
 
 def markdown(report: Report) -> str:
     """Return the tables with their headings: protocol, frames, rows, breakdowns, notes."""
@@ -38,11 +40,15 @@ def shown_metrics(metrics: Sequence[str], rows: Sequence[Row]) -> list[str]:
 
 
 def cell(row: Row, name: str) -> str:
-    """Return a mean with its interval; "n/a" where the row has the metric but no frame of it, else empty."""
+    """Return a mean with its interval; "n/a" where the row has the metric but no frame of it, else empty.
+
+    A dagger is behind what must not be compared with other rows.
+    """
     value, known = row.metrics.get(name), column(name)
     if value is None or math.isnan(value.mean):
         return "n/a" if value is not None else ""
     text = known.text(value.mean, row.digits)
+    text += "†" if name in row.apart else ""
     return text if math.isnan(value.low) else f"{text} [{known.text(value.low)}, {known.text(value.high)}]"
 
 
@@ -64,4 +70,6 @@ def _table(metrics: Sequence[str], rows: Sequence[Row]) -> list[str]:
     for row in rows:
         count = f"{row.frames:,}" if row.frames else ""
         lines.append(table_line([row.name, *(cell(row, name) for name in shown), count, row.note]))
+    if any(name in row.apart for row in rows for name in shown):
+        lines += ["", f"{DAGGER}."]
     return lines

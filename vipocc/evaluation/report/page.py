@@ -13,7 +13,7 @@ from vipocc import charts
 from vipocc.evaluation.report.columns import column
 from vipocc.evaluation.report.content import FORMAT_VERSION, Frame, Report, Row, reasons
 from vipocc.evaluation.report.frames import main_metric, main_row, ranked, worst_and_best
-from vipocc.evaluation.report.markdown import cell, shown_metrics
+from vipocc.evaluation.report.markdown import DAGGER, cell, shown_metrics
 from vipocc.evaluation.report.selection import selection
 from vipocc.page import Figure as Aligned
 from vipocc.page import Link, Page
@@ -62,7 +62,7 @@ def _result(made: Page, report: Report) -> None:
     if confidence is not None:
         made.text(
             f"Means over frames; in brackets the {100 * float(confidence):g} % bootstrap interval over frames. Bold is "
-            "the best of what was measured here on each column; published rows are others' numbers.",
+            f"the best of what was measured here on each column; hollow dots are others' numbers; {DAGGER}.",
             "faint",
         )
     drawn = []
@@ -70,13 +70,13 @@ def _result(made: Page, report: Report) -> None:
         known = column(name)
         entries = [
             (
-                f"{row.name} (published)" if row.kind == "published" else row.name,
+                row.name,
                 row.mean(name),
                 row.metrics[name].low,
                 row.metrics[name].high,
             )
             for row in report.rows
-            if not math.isnan(row.mean(name))
+            if not math.isnan(row.mean(name)) and name not in row.apart
         ]
         drawn.append((charts.intervals(entries, known.heading, digits=known.digits), known.meaning or known.title))
     if drawn:
@@ -157,7 +157,7 @@ def _extremes(made: Page, report: Report, pictured: set[Frame]) -> None:
         for frame in frames:
             place = anchor(frame) if frame in pictured else anchor(frame, "values") if frame in listed else None
             name = frame.name if place is None else Link(frame.name, place)
-            lines.append((name, frame.row, *(_number(values[frame].get(one)) for one in shown)))
+            lines.append((name, frame.row, *(_number(one, values[frame]) for one in shown)))
         made.table(("frame", "row", *(column(one).heading for one in shown)), lines)
 
 
@@ -219,7 +219,7 @@ def _every_frame(made: Page, report: Report) -> None:
     made.section("Every frame")
     made.fold(f"Values of {row.name} on {min(LISTED, len(row.per_frame)):,} of {len(row.per_frame):,} frames")
     some = row.per_frame[:LISTED]
-    lines = [(frame.name, frame.row, *(_number(values.get(name)) for name in shown)) for frame, values in some]
+    lines = [(frame.name, frame.row, *(_number(name, values) for name in shown)) for frame, values in some]
     headers = ("frame", "row", *(column(name).heading for name in shown))
     made.table(headers, lines, [anchor(frame, "values") for frame, _ in some])
     made.unfold()
@@ -250,8 +250,8 @@ def _provenance(made: Page, report: Report) -> None:
         made.text("The whole configuration is beside this page, config.yaml.", "faint")
 
 
-def _number(value: float | None) -> Any:
-    return "–" if value is None or math.isnan(value) else float(value)
+def _number(name: str, values: Mapping[str, float]) -> Aligned:
+    return Aligned(column(name).text(values.get(name, math.nan)) or "–")
 
 
 def _words(value: Any) -> str:
@@ -260,5 +260,5 @@ def _words(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_words(one)}" for key, one in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_words(one) for one in value)
+        return ", ".join(f"({_words(one)})" if isinstance(one, list | tuple) else _words(one) for one in value)
     return value if isinstance(value, str) else json.dumps(value)

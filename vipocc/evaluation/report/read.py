@@ -54,6 +54,7 @@ class _Row(_Values):
     kind: str
     note: str
     digits: int | None
+    apart: list[str]
     metrics: dict[str, _Aggregate]
     skipped: list[_Skipped]
     per_frame: list[_PerFrame]
@@ -74,7 +75,8 @@ class _Row(_Values):
                 for one in self.per_frame
             ),
             self.digits,
-            [one.skipped() for one in self.skipped],
+            tuple(one.skipped() for one in self.skipped),
+            tuple(self.apart),
         )
 
 
