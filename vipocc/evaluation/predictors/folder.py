@@ -88,13 +88,15 @@ class PredictionFolder:
 
     def _load(self, path: Path) -> NDArray[Any] | str:
         try:
-            held = np.load(path, allow_pickle=False)
-            if isinstance(held, np.ndarray):
-                return held
-            with held:
-                if self.meta.quantity not in held.files:
-                    return f"the .npz has no array named {self.meta.quantity}"
-                return np.asarray(held[self.meta.quantity])
+            # Opened here, for np.load leaves a file open that turns out to be damaged.
+            with path.open("rb") as file:
+                held = np.load(file, allow_pickle=False)
+                if isinstance(held, np.ndarray):
+                    return held
+                with held:
+                    if self.meta.quantity not in held.files:
+                        return f"the .npz has no array named {self.meta.quantity}"
+                    return np.asarray(held[self.meta.quantity])
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return f"the {path.suffix} file is damaged"
 
@@ -142,7 +144,9 @@ class _FolderPredictor:
         strangers = folder.strangers(frames)
         parts = [
             folder.meta.note,
-            f"{len(strangers):,} files of no frame evaluated here ({listed(strangers)})" if strangers else "",
+            f"left aside, of no frame evaluated here: {listed(strangers)} ({len(strangers):,} in all)"
+            if strangers
+            else "",
         ]
         self.note = "; ".join(filter(None, parts))
 
