@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.data_manifests.ground_truth.occupancy import SliceGrid, level_from_world, slice_grid
-from vipocc.evaluation.metrics import Mask
+from vipocc.evaluation.metrics import Mask, object_cells
 from vipocc.evaluation.protocols import OccupancyProtocol
 from vipocc.geometry.poses import invert, transform_points
 
@@ -69,3 +69,16 @@ def rings_of(ahead: NDArray[Any], rings: Sequence[tuple[float, float]]) -> tuple
         np.asarray((ahead >= low) & ((ahead <= high) if at == last else (ahead < high)))
         for at, (low, high) in enumerate(rings)
     )
+
+
+def around(numbers: NDArray[Any], ids: Sequence[int]) -> Mask:
+    """Return the cells around objects (`metrics.object_cells`); in a volume those over and under them, too.
+
+    numbers: integers [rows, columns] or [layers, rows, columns].
+    """
+    if numbers.ndim == 2:
+        return object_cells(numbers, ids)
+    cells = np.zeros(numbers.shape[1:], np.bool_)
+    for number in ids:
+        cells |= object_cells((numbers == number).any(axis=0).astype(np.uint8), [1])
+    return np.broadcast_to(cells, numbers.shape).copy()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from vipocc.data_manifests.ground_truth.published import OCCUPANCY_FOLDER, PublishedFiles
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.errors import StoreError, UsageError
 from vipocc.evaluation.occupancy.cells import Cells, plane_cells
 from vipocc.evaluation.occupancy.truth import TruthReader, exact_truth, lidar_truth, published_truth
+from vipocc.evaluation.occupancy.volume import VolumeTruth
 from vipocc.evaluation.protocols import OccupancyProtocol, VoxelProtocol, require_truth
 from vipocc.evaluation.session import ground_truth
 from vipocc.workspace import Workspace
@@ -39,7 +42,8 @@ def truth_kind(protocol: OccupancyProtocol | VoxelProtocol) -> str:
 
 def needed_stores(protocol: OccupancyProtocol | VoxelProtocol) -> tuple[str, ...]:
     """Return which stores a protocol needs."""
-    return ("frames", "occupancy") if truth_kind(protocol) == "lidar" else ("frames",)
+    stored = isinstance(protocol, OccupancyProtocol) and protocol.truth == "lidar" and len(protocol.heights) == 1
+    return ("frames", "occupancy") if stored else ("frames",)
 
 
 def open_truth(
@@ -47,8 +51,9 @@ def open_truth(
     manifest: Manifest,
     protocol: OccupancyProtocol | VoxelProtocol,
     truth_folder: Path | None,
+    device: torch.device,
 ) -> tuple[TruthReader, Cells]:
-    """Return a protocol's ground truth and where its cells are.
+    """Return a protocol's ground truth and where its cells are; `device` is where a volume's is computed.
 
     Raises:
         MissingInputError: there is none.
@@ -61,6 +66,8 @@ def open_truth(
         return published_truth(manifest, PublishedFiles(truth_folder)), cells
     if protocol.truth == "exact":
         return exact_truth(manifest, protocol), cells
+    if len(protocol.heights) > 1:
+        return VolumeTruth(manifest, protocol, device), cells
     store = ground_truth(workspace, "occupancy")
     if protocol.truth_rule_digest not in store.attrs.get("rules", {}).values():
         raise StoreError(
@@ -68,4 +75,4 @@ def open_truth(
             where=store.path,
             fix="remove it and run `vipocc data prepare`",
         )
-    return lidar_truth(store, protocol), cells
+    return lidar_truth(store, protocol, manifest), cells

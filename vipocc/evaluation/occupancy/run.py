@@ -86,7 +86,7 @@ def run_occupancy(
     source = FrameSource(
         manifest, StoreReader(workspace.store("frames")), found.config, map_readers(workspace, found.config)
     )
-    truth, cells = open_truth(workspace, manifest, chosen, truth_folder)
+    truth, cells = open_truth(workspace, manifest, chosen, truth_folder, where)
     keys = select_keys(manifest, split, limit)
     report = evaluate_occupancy(
         predictors, source, keys, truth, chosen, split=split, device=where, cells=cells, keep=keep

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import Lock
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vipocc.data_manifests.ground_truth.boxes import FREE, STATIC
 from vipocc.data_manifests.ground_truth.published import OBJECT_FOLDER, PublishedFiles
 from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.evaluation.inputs import RowReader, committed
 from vipocc.evaluation.metrics import Mask, object_cells
-from vipocc.evaluation.occupancy.cells import camera_points
+from vipocc.evaluation.occupancy.boxed import BoxedCells
+from vipocc.evaluation.occupancy.cells import around, camera_points
 from vipocc.evaluation.protocols import EXACT_OCCUPANCY, OccupancyProtocol
 from vipocc.geometry.poses import transform_points
 
@@ -42,8 +42,12 @@ TruthReader: TypeAlias = Callable[[FrameKey], "SliceTruth | str"]
 """Returns a key's ground truth, or the reason why there is none."""
 
 
-def lidar_truth(reader: RowReader, protocol: OccupancyProtocol) -> TruthReader:
-    """Return a reader of the protocol's ground truth in `occupancy.zarr`."""
+def lidar_truth(reader: RowReader, protocol: OccupancyProtocol, manifest: Manifest | None = None) -> TruthReader:
+    """Return a reader of the protocol's ground truth in `occupancy.zarr`.
+
+    manifest: of the dataset, whose boxes tell which objects move; without it that is not known.
+    """
+    boxed = None if manifest is None else BoxedCells(manifest, protocol)
 
     def read(key: FrameKey) -> SliceTruth | str:
         group = f"{protocol.name}/{key.sequence}"
@@ -55,7 +59,8 @@ def lidar_truth(reader: RowReader, protocol: OccupancyProtocol) -> TruthReader:
             return SliceTruth(occupied, visible, no_objects=f"{key.sequence} had no 3D boxes when it was prepared")
         objects = np.asarray(reader.read(group, key.row, "object"))
         ids = [int(number) for number in np.unique(objects) if number not in (FREE, STATIC)]
-        return SliceTruth(occupied, visible, object_cells(objects, ids))
+        cells = None if boxed is None else boxed(key)
+        return SliceTruth(occupied, visible, object_cells(objects, ids), moving=None if cells is None else cells[1])
 
     return read
 
@@ -98,16 +103,3 @@ def exact_truth(manifest: Manifest, protocol: OccupancyProtocol = EXACT_OCCUPANC
         return SliceTruth(numbers != 0, visible, around(numbers, wanted), moving=around(numbers, moving))
 
     return read
-
-
-def around(numbers: NDArray[Any], ids: Sequence[int]) -> Mask:
-    """Return the cells around objects (`metrics.object_cells`); in a volume those over and under them, too.
-
-    numbers: integers [rows, columns] or [layers, rows, columns].
-    """
-    if numbers.ndim == 2:
-        return object_cells(numbers, ids)
-    cells = np.zeros(numbers.shape[1:], np.bool_)
-    for number in ids:
-        cells |= object_cells((numbers == number).any(axis=0).astype(np.uint8), [1])
-    return np.broadcast_to(cells, numbers.shape).copy()

@@ -13,6 +13,7 @@ from vipocc.data_manifests.manifest import FrameKey
 from vipocc.evaluation.predictors.interface import Batch, Unit
 from vipocc.evaluation.predictors.prior import NO_PRIOR, Priors
 from vipocc.evaluation.report import Kind
+from vipocc.model.heads.interface import HeadInputs
 from vipocc.model.network import ViPOcc
 
 
@@ -23,6 +24,8 @@ class NetworkOccupancy:
 
     def __init__(self, name: str, kind: Kind, model: ViPOcc, note: str = "") -> None:
         self.name, self.kind, self.model, self.note = name, kind, model, note
+        self._batch: Batch | None = None
+        self._encoded: HeadInputs | None = None
 
     def missing(self, key: FrameKey) -> str | None:
         """Return None: a network needs the image alone."""
@@ -31,9 +34,22 @@ class NetworkOccupancy:
     @torch.no_grad()
     def occupancy(self, batch: Batch, points: Tensor) -> Tensor:
         """Return sigma in 1/m at the points, see `OccupancyPredictor`."""
-        features = self.model.encode_keys(batch.images, batch.intrinsics_ndc, batch.maps)
+        features = self._features(batch)
         density = self.model.density(features, points.expand(len(batch.images), -1, -1), batch.intrinsics_ndc)
         return density.float()
+
+    @torch.no_grad()
+    def depth(self, batch: Batch) -> Sequence[Tensor]:
+        """Return the depth [H, W] that the density renders to: what `slice-20` takes for visible lies before it."""
+        size = (batch.images.shape[-2], batch.images.shape[-1])
+        return list(self.model.render_depth(self._features(batch), batch.intrinsics_ndc, size)[:, 0].float())
+
+    def _features(self, batch: Batch) -> HeadInputs:
+        # One batch is encoded once, whether its occupancy, its depth or both are asked for.
+        if self._encoded is None or batch is not self._batch:
+            self._encoded = self.model.encode_keys(batch.images, batch.intrinsics_ndc, batch.maps)
+            self._batch = batch
+        return self._encoded
 
 
 class NetworkDepth:
