@@ -142,6 +142,14 @@ def png_bytes(image: Image) -> bytes:
     return bytes(data.tobytes())
 
 
+def jpeg_bytes(image: Image, quality: int = 88) -> bytes:
+    """Return an RGB image [H, W, 3] as a JPEG file's content, a fifth of a PNG's where it holds photographs."""
+    good, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not good:
+        raise StoreError("the picture cannot be encoded", where=f"{image.shape}")
+    return bytes(data.tobytes())
+
+
 def write_png(path: Path, image: Image) -> None:
     """Write an RGB image whole or not at all; the folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)

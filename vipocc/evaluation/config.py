@@ -24,3 +24,5 @@ class EvaluationConfig(Schema):
     """Coverage of confidence intervals."""
     iterations: Count = 1000
     """Draws over which the sampler's figures are averaged (Table 10)."""
+    pictures: Annotated[int, Field(ge=0, le=64)] = 4
+    """Frames that a report of occupancy or depth pictures, evenly spaced over those evaluated; `--picture` adds some."""

@@ -52,6 +52,14 @@ def model_options(command: F) -> F:
     return command
 
 
+def picture_option(command: F) -> F:
+    """Add --picture."""
+    return click.option(
+        "--picture", "picture", multiple=True, metavar="SEQ/FRAME",
+        help="Picture this frame in the report, too, beside `evaluation.pictures` evenly spaced ones. Repeatable.",
+    )(command)  # fmt: skip
+
+
 def limit_options(*metrics: str) -> Callable[[F], F]:
     """Add --fail-under and --fail-over for the metrics that a command can measure; `show` looks at them."""
 

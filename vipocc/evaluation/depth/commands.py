@@ -8,7 +8,7 @@ import click
 
 from vipocc.cli import App, pass_app, workspace_options
 from vipocc.evaluation.metrics import DEPTH
-from vipocc.evaluation.options import frame_options, limit_options, model_options, show, speaker
+from vipocc.evaluation.options import frame_options, limit_options, model_options, picture_option, show, speaker
 
 
 @click.command()
@@ -26,6 +26,7 @@ from vipocc.evaluation.options import frame_options, limit_options, model_option
 )
 @frame_options
 @model_options
+@picture_option
 @limit_options(*DEPTH)
 @workspace_options
 @pass_app

@@ -10,6 +10,7 @@ from vipocc.errors import DataError
 from vipocc.evaluation import depth
 from vipocc.evaluation.depth.evaluate import SCALINGS, Contender, KeepDepth
 from vipocc.evaluation.depth.setting import prepare, prepared_kinds, split_with_truth
+from vipocc.evaluation.figures.collect import DepthPictures, chain, check_named
 from vipocc.evaluation.inputs import choose_checkpoint, choose_device, load_model, settings_of
 from vipocc.evaluation.metrics import Scaling
 from vipocc.evaluation.predictors.interface import DepthPredictor
@@ -37,9 +38,11 @@ def run_depth(
     auto: bool = True,
     overrides: Sequence[str] = (),
     keep: KeepDepth | None = None,
+    picture: Sequence[str] = (),
 ) -> tuple[Report, Path]:
     """Evaluate depth; arguments, result and errors as `run_occupancy`.
 
+    `picture` names frames to picture as SEQ/FRAME, beside `evaluation.pictures` evenly spaced ones.
     `protocol` is by default the dataset's own, `scaling` (of networks' depth; `all` gives a row each) the protocol's.
     The prior is shown under all scalings. The branch and the prior are evaluated on the frames whose pseudo-depth is in
     the store; none is computed here. Where a dataset lists no test frames, val takes their place.
@@ -58,8 +61,18 @@ def run_depth(
     contenders = [Contender(one, wanted) for one in networks(model, setting.priors, setting.prior_note)]
     if setting.priors is not None:
         contenders.append(Contender(PriorDepth(setting.priors, setting.prior_note), SCALINGS))
+    pictures = DepthPictures(
+        found.config.evaluation.pictures, check_named(picture, setting.source.manifest, setting.keys)
+    )
     report = depth.evaluate_depth(
-        contenders, setting.source, setting.keys, setting.truth, chosen, split=split, device=where, keep=keep
+        contenders,
+        setting.source,
+        setting.keys,
+        setting.truth,
+        chosen,
+        split=split,
+        device=where,
+        keep=chain(keep, pictures.keep),
     )
     if not report.used:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons().items())
@@ -69,6 +82,7 @@ def run_depth(
             fix="see `vipocc data check`, or use another --split",
         )
     report.notes = [*report.notes, *setting.notes]
+    pictures.put_into(report)
     if model.depth_branch is None:
         report.notes.append("The model has no depth branch.")
     return finish(report, workspace, found, settings_of(found.config, where))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vipocc.errors import UsageError
+from vipocc.errors import DataError, UsageError
 from vipocc.evaluation.figures.canvas import FARTHEST, NEAREST, Axis, below, beside, curves, depth_bar, grid
 from vipocc.pictures import PAPER, Image, depth_picture, sparse_depth_picture
 
@@ -118,6 +121,29 @@ class Distributions:
         for name, depth in depths.items():
             down, across = depth.shape[0] / truth.shape[0], depth.shape[1] / truth.shape[1]
             self._count(name, depth[(rows * down).astype(np.intp), (columns * across).astype(np.intp)])
+
+    def content(self) -> bytes:
+        """Return the counts as an .npz file."""
+        file = io.BytesIO()
+        arrays = {f"count/{name}": one for name, one in self.counts.items()}
+        np.savez_compressed(file, allow_pickle=False, frames=self.frames, farthest=self.farthest, **arrays)
+        return file.getvalue()
+
+    @classmethod
+    def read(cls, path: Path) -> Distributions:
+        """Return what a file holds.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                made = cls(float(held["farthest"]))
+                made.frames = int(held["frames"])
+                made.counts = {name[6:]: held[name] for name in held.files if name.startswith("count/")}
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            raise DataError("the depth distributions are damaged", where=path, fix="evaluate again") from None
+        return made
 
     def _count(self, name: str, values: Depth) -> None:
         finite = np.asarray(values[np.isfinite(values)], np.float64)

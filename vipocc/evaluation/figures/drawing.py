@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from vipocc.evaluation.figures.canvas import below, margin
 from vipocc.evaluation.figures.pictured import Pictured
 from vipocc.evaluation.figures.voxels import VOLUME, side_view, voxel_view
 from vipocc.evaluation.report import Figure, Frame
-from vipocc.pictures import Image, png_bytes
+from vipocc.pictures import Image, jpeg_bytes, png_bytes
 
 METHODS = 4
 """Columns of a comparison beside the image and the truth; more do not fit across a page."""
@@ -25,12 +26,30 @@ _CUBES = (
 _ABOVE = "From above, forward up: the truth, then each method's errors."
 
 
-def figure(title: str, caption: str, picture: Image, frame: Frame | None = None) -> Figure:
-    """Return a figure for the page."""
-    return Figure(title, caption, png_bytes(margin(picture)), frame)
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as it was drawn."""
+
+    title: str
+    caption: str
+    image: Image
+    frame: Frame | None = None
+
+    def figure(self) -> Figure:
+        """Return it for a page, as a JPEG, for pages are to stay small."""
+        return Figure(self.title, self.caption, jpeg_bytes(self.image), self.frame)
+
+    def png(self) -> bytes:
+        """Return it for a file."""
+        return png_bytes(self.image)
 
 
-def scene(one: Pictured) -> Figure:
+def drawn(title: str, caption: str, picture: Image, frame: Frame | None = None) -> Drawn:
+    """Return a figure with a margin."""
+    return Drawn(title, caption, margin(picture), frame)
+
+
+def scene(one: Pictured) -> Drawn:
     """Figure 1: all that is known of one frame, of the first method that has it."""
     shown = shown_depth(one.depths)
     depth = None
@@ -52,16 +71,16 @@ def scene(one: Pictured) -> Figure:
         if there
     )
     picture = occupancy.scene(one.image, depth, cubes, above, side)
-    return figure(named(one.frame), caption or "The image.", picture, one.frame)
+    return drawn(named(one.frame), caption or "The image.", picture, one.frame)
 
 
-def maps(one: Pictured) -> Figure:
+def maps(one: Pictured) -> Drawn:
     """All depth maps of one frame."""
     picture = depths.depth_maps(one.image, one.depths, one.true_depth)
-    return figure(named(one.frame), _METRES, picture, one.frame)
+    return drawn(named(one.frame), _METRES, picture, one.frame)
 
 
-def compared_occupancy(frames: Sequence[Pictured], title: str = "Occupancy, compared") -> Figure | None:
+def compared_occupancy(frames: Sequence[Pictured], title: str = "Occupancy, compared") -> Drawn | None:
     """Figures 4 and 9: each method's cubes on the same frames; None if there are none."""
     methods = _methods([one.volumes for one in frames])
     frames = [one for one in frames if one.volumes]
@@ -69,10 +88,10 @@ def compared_occupancy(frames: Sequence[Pictured], title: str = "Occupancy, comp
         return None
     volumes = {name: [one.volumes.get(name) for one in frames] for name in methods}
     picture = occupancy.comparison([one.image for one in frames], volumes, [label(one.frame) for one in frames])
-    return figure(title, _CUBES, picture)
+    return drawn(title, _CUBES, picture)
 
 
-def compared_above(frames: Sequence[Pictured], title: str = "Occupancy from above, compared") -> Figure | None:
+def compared_above(frames: Sequence[Pictured], title: str = "Occupancy from above, compared") -> Drawn | None:
     """Each method's errors from above on the same frames; None if there are none."""
     parts = [
         occupancy.above({name: one.slices[name] for name in _methods([one.slices])}, one.occupied, one.visible)
@@ -81,10 +100,10 @@ def compared_above(frames: Sequence[Pictured], title: str = "Occupancy from abov
     ]
     if not parts:
         return None
-    return figure(title, _ABOVE, below(parts))
+    return drawn(title, _ABOVE, below(parts))
 
 
-def compared_depth(frames: Sequence[Pictured], title: str = "Depth, compared") -> Figure | None:
+def compared_depth(frames: Sequence[Pictured], title: str = "Depth, compared") -> Drawn | None:
     """Figures 6 and 10: each method's depth on the same frames; None if there are none."""
     methods = _methods([one.depths for one in frames])
     frames = [one for one in frames if one.depths]
@@ -95,10 +114,10 @@ def compared_depth(frames: Sequence[Pictured], title: str = "Depth, compared") -
     picture = depths.comparison(
         [one.image for one in frames], held, [label(one.frame) for one in frames], truths, width=300
     )
-    return figure(title, _METRES, picture)
+    return drawn(title, _METRES, picture)
 
 
-def depth_distributions(counts: Mapping[str, NDArray[Any]], frames: int) -> Figure | None:
+def depth_distributions(counts: Mapping[str, NDArray[Any]], frames: int) -> Drawn | None:
     """Figure 5; None if nothing was counted."""
     if not any(np.sum(one) for one in counts.values()):
         return None
@@ -106,7 +125,7 @@ def depth_distributions(counts: Mapping[str, NDArray[Any]], frames: int) -> Figu
         f"Share of the pixels whose true depth is known, over {frames:,} frames (at most {depths.SAMPLED:,} of each, "
         "evenly spaced). The last bar holds what is farther, too."
     )
-    return figure("Depth distributions", caption, depths.distributions(counts))
+    return drawn("Depth distributions", caption, depths.distributions(counts))
 
 
 def shown_depth(held: Mapping[str, Any]) -> str | None:

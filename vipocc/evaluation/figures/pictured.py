@@ -95,7 +95,7 @@ class Pictured:
 
 def read_pictured(report: Path) -> dict[Frame, Pictured]:
     """Return the pictured frames of a report's folder, in order; none if it keeps none."""
-    found = [Pictured.read(path) for path in sorted((report / FOLDER).glob("*.npz"))]
+    found = [Pictured.read(path) for path in sorted((report / FOLDER).glob("*-*.npz"))]
     return {one.frame: one for one in found}
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vipocc.pictures import anchors_picture, density_overlay, depth_picture
+from vipocc.pictures import anchors_picture, density_overlay, depth_picture, jpeg_bytes
 from vipocc.priors.anchors import read_instances
 from vipocc.priors.snog import SnogConfig, mixture
 from vipocc.priors.snog.mixture import density
@@ -93,6 +93,4 @@ def jpeg(image: Image, width: int) -> bytes:
     if image.shape[1] > width:
         height = max(1, round(image.shape[0] * width / image.shape[1]))
         image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
-    done, content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 84])
-    assert done, "OpenCV could not encode an image in memory"
-    return bytes(content.tobytes())
+    return jpeg_bytes(np.asarray(image, np.uint8), 84)
