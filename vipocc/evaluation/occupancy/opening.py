@@ -13,6 +13,7 @@ from vipocc.evaluation.occupancy.cells import Cells, plane_cells
 from vipocc.evaluation.occupancy.truth import TruthReader, exact_truth, lidar_truth, published_truth
 from vipocc.evaluation.occupancy.volume import VolumeTruth
 from vipocc.evaluation.protocols import OccupancyProtocol, VoxelProtocol, require_truth
+from vipocc.evaluation.rows import ShardRows
 from vipocc.evaluation.session import ground_truth
 from vipocc.workspace import Workspace
 
@@ -75,4 +76,4 @@ def open_truth(
             where=store.path,
             fix="remove it and run `vipocc data prepare`",
         )
-    return lidar_truth(store, protocol, manifest), cells
+    return lidar_truth(ShardRows(store), protocol, manifest), cells
