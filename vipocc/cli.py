@@ -1,7 +1,8 @@
 """The `vipocc` command: the root Click group, options that commands share, and errors turned into messages.
 
 Sub-commands are loaded when they are called, so `vipocc --help` imports neither torch nor zarr. Exit codes: 0 done,
-1 a fault of ours, 2 a mistake on the user's side, 3 a gap that `data check --for` was asked about, 130 interrupted.
+1 a fault of ours, 2 a mistake on the user's side, 3 the answer is no (`data check --for` found a gap, a report does not keep
+to `eval --fail-under`), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "priors": ("vipocc.priors.commands:priors", "Compute pseudo-depth, instances and sampling anchors."),
     "train": ("vipocc.training.commands:train", "Train the occupancy model on prepared data."),
     "eval": ("vipocc.evaluation.commands:eval_", "Evaluate occupancy, depth and the ray sampler."),
+    "predict": ("vipocc.apps.predict.commands:predict", "Depth and occupancy of anybody's pictures and videos."),
     "checkpoints": ("vipocc.model.commands:checkpoints", "Show checkpoints; import and export released ones."),
     "stores": ("vipocc.stores.commands:stores", "Show, verify and repair the Zarr stores."),
     "config": ("vipocc.apps.commands:config", "Show the resolved configuration."),
+    "view": ("vipocc.apps.view.commands:view", "Look round frames and predictions in 3D, in the browser."),
     "demo": ("vipocc.apps.commands:demo", "Run the whole path on a small synthetic world, with pictures."),
     "doctor": ("vipocc.apps.commands:doctor", "Say what this machine offers and whether a workspace is sound."),
 }

@@ -1,0 +1,1 @@
+"""A look round a scene in three dimensions, in the browser."""
