@@ -324,9 +324,9 @@ def test_depth_maps_become_both_rows_of_occupancy(tmp_path: Path) -> None:
 
 
 def test_savers_write_what_folders_read(tmp_path: Path) -> None:
-    savers = Savers(tmp_path / "saved", {"our net": DENSITY.model_copy(update={"name": "our net"})})
+    savers = Savers(tmp_path / "saved", [DENSITY.model_copy(update={"name": "our net"})])
     for row, frame in enumerate(SHOWN):
-        savers(frame, {"our net": values(row).reshape(GRID), "untrained": values(row + 50)})
+        savers.keep(frame, None, {"our net": values(row).reshape(GRID), "untrained": values(row + 50)}, None)
     assert [path.name for path in (tmp_path / "saved").iterdir()] == ["our-net"]
     rows = occupancy(tmp_path / "saved" / slug("our net"))
     assert rows.name == "our net"
@@ -334,6 +334,6 @@ def test_savers_write_what_folders_read(tmp_path: Path) -> None:
         rows.occupancy(batch(), torch.from_numpy(POINTS)), np.stack([values(r) for r in range(FRAMES)])
     )
     with pytest.raises(UsageError, match="something already"):
-        Savers(tmp_path / "saved", {"our net": DENSITY})
+        FolderWriter(tmp_path / "saved" / "our-net", DENSITY)
     with pytest.raises(UsageError, match="new --save-predictions folder"):
         Entrants(save=tmp_path / "saved")

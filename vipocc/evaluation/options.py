@@ -60,6 +60,23 @@ def picture_option(command: F) -> F:
     )(command)  # fmt: skip
 
 
+def entrant_options(command: F) -> F:
+    """Add --predictions and --save-predictions."""
+    options = [
+        click.option(
+            "--predictions", multiple=True, metavar="[NAME=]FOLDER",
+            help="Evaluate the predictions in this folder (docs/evaluating-your-method.md). No checkpoint is needed "
+            "then: ours is evaluated only if --run or --checkpoint names it. Repeatable.",
+        ),
+        path_option(
+            "--save-predictions", metavar="FOLDER", help="Write what our network predicts, a folder for each row."
+        ),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def limit_options(*metrics: str) -> Callable[[F], F]:
     """Add --fail-under and --fail-over for the metrics that a command can measure; `show` looks at them."""
 

@@ -47,9 +47,9 @@ def ground_truth(workspace: Workspace, kind: str) -> StoreReader:
     return open_store(workspace, kind, "run `vipocc data prepare`")
 
 
-def open_store(workspace: Workspace, kind: str, fix: str) -> StoreReader:
-    """Open a store of the workspace; raises `StoreError` if it is another dataset's."""
-    reader = StoreReader(workspace.store(kind), fix=fix)
+def open_store(workspace: Workspace, kind: str, fix: str, name: str | None = None) -> StoreReader:
+    """Open a store of the workspace, a second one by `name`; raises `StoreError` if it is another dataset's."""
+    reader = StoreReader(workspace.store(kind, name), fix=fix)
     held = reader.attrs.get("dataset")
     if held != workspace.dataset:
         raise StoreError(
@@ -58,6 +58,11 @@ def open_store(workspace: Workspace, kind: str, fix: str) -> StoreReader:
             fix="use the workspace it belongs to, or move it away",
         )
     return reader
+
+
+def without_network(config: Any, overrides: Sequence[str] = ()) -> Any:
+    """Return the configuration of an evaluation in which no checkpoint has a say: the workspace's, and overrides."""
+    return configuration.load(base=configuration.as_dict(config), overrides=overrides)
 
 
 def announce(

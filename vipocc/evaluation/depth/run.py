@@ -13,12 +13,13 @@ from vipocc.evaluation.depth.setting import prepare, prepared_kinds, split_with_
 from vipocc.evaluation.figures.collect import DepthPictures, chain, check_named
 from vipocc.evaluation.inputs import choose_checkpoint, choose_device, load_model, settings_of
 from vipocc.evaluation.metrics import Scaling
+from vipocc.evaluation.predictors.entrants import Entrants, depth_meta, distinct, folder_depth, frames_of
 from vipocc.evaluation.predictors.interface import DepthPredictor
 from vipocc.evaluation.predictors.network import NetworkDepth
 from vipocc.evaluation.predictors.prior import PriorDepth, Priors
 from vipocc.evaluation.protocols import depth_protocol, require_truth
 from vipocc.evaluation.report import Report
-from vipocc.evaluation.session import Say, announce, finish, open_store
+from vipocc.evaluation.session import Say, announce, finish, open_store, without_network
 from vipocc.model.network import ViPOcc
 from vipocc.workspace import Workspace
 
@@ -39,31 +40,40 @@ def run_depth(
     overrides: Sequence[str] = (),
     keep: KeepDepth | None = None,
     picture: Sequence[str] = (),
+    entrants: Entrants | None = None,
 ) -> tuple[Report, Path]:
     """Evaluate depth; arguments, result and errors as `run_occupancy`.
 
     `picture` names frames to picture as SEQ/FRAME, beside `evaluation.pictures` evenly spaced ones.
     `protocol` is by default the dataset's own, `scaling` (of networks' depth; `all` gives a row each) the protocol's.
     The prior is shown under all scalings. The branch and the prior are evaluated on the frames whose pseudo-depth is in
-    the store; none is computed here. Where a dataset lists no test frames, val takes their place.
+    the store; none is computed here. `entrants` brings others' predictions; the network is left out if they are all
+    that is asked for. Where a dataset lists no test frames, val takes their place.
     """
     chosen = depth_protocol(protocol, workspace.dataset)
     require_truth(workspace.dataset, chosen)
-    found = choose_checkpoint(workspace, config, path=checkpoint, run=run, overrides=overrides)
-    split = split_with_truth(workspace, found.config, split)
+    entrants = entrants or Entrants()
+    folders, found = entrants.open(workspace.dataset), None
+    if entrants.wants_network(run, checkpoint):
+        found = choose_checkpoint(workspace, config, path=checkpoint, run=run, overrides=overrides)
+    settled = without_network(config, overrides) if found is None else found.config
+    split = split_with_truth(workspace, settled, split)
     where = choose_device(device)
     announce(say, workspace, found, f"depth against {chosen.name}", split, str(where), prepared_kinds(chosen))
     # Before anything is prepared: a checkpoint that does not fit leaves the workspace as it was.
-    model = load_model(found, where)
+    model = None if found is None else load_model(found, where)
     stored = open_store(workspace, "depth", "run `vipocc priors depth`") if workspace.store("depth").is_dir() else None
-    setting = prepare(workspace, found.config, chosen, split, limit, auto=auto, stored=stored)
+    setting = prepare(workspace, settled, chosen, split, limit, auto=auto, stored=stored)
     wanted = SCALINGS if scaling == "all" else (scaling or chosen.scaling,)
-    contenders = [Contender(one, wanted) for one in networks(model, setting.priors, setting.prior_note)]
+    ours = [] if model is None else networks(model, setting.priors, setting.prior_note)
+    manifest = setting.source.manifest
+    theirs = folder_depth(folders, manifest, frames_of(manifest, setting.keys))
+    contenders = [Contender(one, wanted) for one in [*ours, *theirs]]
     if setting.priors is not None:
         contenders.append(Contender(PriorDepth(setting.priors, setting.prior_note), SCALINGS))
-    pictures = DepthPictures(
-        found.config.evaluation.pictures, check_named(picture, setting.source.manifest, setting.keys)
-    )
+    distinct([one.predictor.name for one in contenders])
+    pictures = DepthPictures(settled.evaluation.pictures, check_named(picture, manifest, setting.keys))
+    savers = entrants.savers([depth_meta(one, workspace.dataset) for one in ours])
     report = depth.evaluate_depth(
         contenders,
         setting.source,
@@ -72,7 +82,7 @@ def run_depth(
         chosen,
         split=split,
         device=where,
-        keep=chain(keep, pictures.keep),
+        keep=chain(keep, pictures.keep, None if savers is None else savers.keep),
     )
     if not report.used:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons().items())
@@ -83,9 +93,9 @@ def run_depth(
         )
     report.notes = [*report.notes, *setting.notes]
     pictures.put_into(report)
-    if model.depth_branch is None:
+    if model is not None and model.depth_branch is None:
         report.notes.append("The model has no depth branch.")
-    return finish(report, workspace, found, settings_of(found.config, where))
+    return finish(report, workspace, found, settings_of(settled, where), settled)
 
 
 def networks(model: ViPOcc, priors: Priors | None, prior_note: str) -> list[DepthPredictor]:

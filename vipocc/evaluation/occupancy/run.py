@@ -8,6 +8,7 @@ from typing import Any
 
 from vipocc.data_manifests.ground_truth.rules import parse_slice_name
 from vipocc.data_manifests.stage import ensure_prepared
+from vipocc.evaluation.figures.collect import chain
 from vipocc.evaluation.inputs import (
     FrameSource,
     choose_checkpoint,
@@ -20,11 +21,13 @@ from vipocc.evaluation.inputs import (
 )
 from vipocc.evaluation.occupancy.evaluate import Keep, evaluate_occupancy
 from vipocc.evaluation.occupancy.opening import check_protocol, needed_stores, open_truth
+from vipocc.evaluation.predictors.entrants import Entrants, folder_occupancy, frames_of, occupancy_meta
 from vipocc.evaluation.predictors.interface import OccupancyPredictor
 from vipocc.evaluation.predictors.network import NetworkOccupancy
+from vipocc.evaluation.predictors.sources import depth_sources
 from vipocc.evaluation.protocols import PUBLISHED_OCCUPANCY, Protocol, occupancy_protocol
 from vipocc.evaluation.report import Report
-from vipocc.evaluation.session import Say, announce, finish
+from vipocc.evaluation.session import Say, announce, finish, without_network
 from vipocc.stores import StoreReader
 from vipocc.workspace import Workspace
 
@@ -44,6 +47,7 @@ def run_occupancy(
     overrides: Sequence[str] = (),
     keep: Keep | None = None,
     truth_folder: Path | None = None,
+    entrants: Entrants | None = None,
 ) -> tuple[Report, Path]:
     """Evaluate occupancy and return the report with the folder that it was written to.
 
@@ -61,6 +65,7 @@ def run_occupancy(
         overrides: `section.key=value` strings over the checkpoint's configuration.
         keep: see `evaluate_occupancy`.
         truth_folder: holds the published GT_Occ and Object_Label; the protocol is then slice-300-published.
+        entrants: baselines and others' predictions; the network is left out if these are all that is asked for.
 
     Raises:
         MissingInputError: nothing was trained, or frames are missing and `auto` is not set.
@@ -70,28 +75,44 @@ def run_occupancy(
         protocol = PUBLISHED_OCCUPANCY.name
     chosen = occupancy_protocol(protocol, config.data.sweeps, config.data.occupancy_rule)
     check_protocol(workspace.dataset, split, chosen, truth_folder)
-    found = choose_checkpoint(
-        workspace, config, path=checkpoint, run=run, overrides=_with_truth(overrides, chosen, protocol)
-    )
+    entrants = entrants or Entrants()
+    folders, found = entrants.open(workspace.dataset), None
+    overrides = _with_truth(overrides, chosen, protocol)
+    if entrants.wants_network(run, checkpoint):
+        found = choose_checkpoint(workspace, config, path=checkpoint, run=run, overrides=overrides)
+    settled = without_network(config, overrides) if found is None else found.config
     if protocol is None:
-        chosen = occupancy_protocol(None, found.config.data.sweeps, found.config.data.occupancy_rule)
+        chosen = occupancy_protocol(None, settled.data.sweeps, settled.data.occupancy_rule)
     where = choose_device(device)
     kinds = needed_stores(chosen)
     announce(say, workspace, found, f"occupancy under {chosen.name}", split, str(where), kinds)
     # Before anything is prepared: a checkpoint that does not fit leaves the workspace as it was.
-    predictors: list[OccupancyPredictor] = [NetworkOccupancy("trained", "measured", load_model(found, where))]
-    if found.config.evaluation.untrained:
-        predictors.append(NetworkOccupancy("untrained", "untrained", untrained_model(found.config, where)))
-    manifest = ensure_prepared(workspace, found.config, split, kinds, "perspective", auto=auto)
+    model = None if found is None else load_model(found, where)
+    predictors: list[OccupancyPredictor] = []
+    if model is not None:
+        predictors.append(NetworkOccupancy("trained", "measured", model))
+        if settled.evaluation.untrained:
+            predictors.append(NetworkOccupancy("untrained", "untrained", untrained_model(settled, where)))
+    manifest = ensure_prepared(workspace, settled, split, kinds, "perspective", auto=auto)
     source = FrameSource(
-        manifest, StoreReader(workspace.store("frames")), found.config, map_readers(workspace, found.config)
+        manifest,
+        StoreReader(workspace.store("frames")),
+        settled,
+        {} if model is None else map_readers(workspace, settled),
     )
     truth, cells = open_truth(workspace, manifest, chosen, truth_folder, where)
     keys = select_keys(manifest, split, limit)
+    savers = entrants.savers([occupancy_meta(one, workspace.dataset, cells.points, chosen) for one in predictors[:1]])
+    convention = settled.data.convention
+    frames = frames_of(manifest, keys)
+    predictors += folder_occupancy(folders, manifest, frames, cells.points, cells.shape, chosen.name, convention)
+    predictors += entrants.depth_baselines(*depth_sources(workspace, split, keys, model), convention)
+    if savers is not None:
+        keep = chain(keep, savers.keep)
     report = evaluate_occupancy(
         predictors, source, keys, truth, chosen, split=split, device=where, cells=cells, keep=keep
     )
-    return finish(report, workspace, found, settings_of(found.config, where))
+    return finish(report, workspace, found, settings_of(settled, where), settled)
 
 
 def _with_truth(overrides: Sequence[str], protocol: Protocol, named: str | None) -> Sequence[str]:

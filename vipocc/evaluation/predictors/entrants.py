@@ -18,6 +18,7 @@ from vipocc.evaluation.predictors.depth_shell import THICKNESS, DepthShell, Once
 from vipocc.evaluation.predictors.folder import FolderDepth, FolderOccupancy, PredictionFolder
 from vipocc.evaluation.predictors.interface import DepthPredictor, OccupancyPredictor
 from vipocc.evaluation.predictors.layout import FolderWriter, Meta, points_digest
+from vipocc.evaluation.protocols import Protocol
 from vipocc.evaluation.report import Frame
 from vipocc.geometry.ndc import Convention
 
@@ -62,6 +63,10 @@ class Entrants:
         """Whether our network is evaluated: predictions from folders need none, unless it is named beside them."""
         needed = self.save is not None or any(not name.startswith(("prior", NONE)) for name in self.baselines)
         return not self.predictions or needed or run is not None or checkpoint is not None
+
+    def savers(self, metas: Sequence[Meta]) -> Savers | None:
+        """Return what writes the rows that `metas` are of, None if nothing is to be saved."""
+        return None if self.save is None else Savers(self.save, metas)
 
     def open(self, dataset: str) -> list[PredictionFolder]:
         """Open the folders of predictions; errors as `PredictionFolder` and its `expect`."""
@@ -139,6 +144,13 @@ def folder_depth(
     return [FolderDepth(folder, manifest, frames) for folder in folders]
 
 
+def distinct(names: Sequence[str]) -> None:
+    """Raise `UsageError` if two rows have one name."""
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two rows are named '{name}'", fix="name folders as in --predictions NAME=FOLDER")
+
+
 def frames_of(manifest: Manifest, keys: Iterable[FrameKey]) -> list[Frame]:
     """Return keys with their frame ids."""
     return [frame_of(manifest, key) for key in keys]
@@ -147,28 +159,34 @@ def frames_of(manifest: Manifest, keys: Iterable[FrameKey]) -> list[Frame]:
 class Savers:
     """Writes what our networks predict, in the layout that `--predictions` reads: `<folder>/<row>/...`."""
 
-    def __init__(self, folder: Path, metas: Mapping[str, Meta]) -> None:
-        """Make a folder for each row; errors as `FolderWriter`."""
-        self._writers = {name: FolderWriter(folder / slug(name), meta) for name, meta in metas.items()}
+    def __init__(self, folder: Path, metas: Sequence[Meta]) -> None:
+        """Write into a folder for each row that `metas` name, made when the first frame comes."""
+        self._folder, self._metas = folder, {meta.name: meta for meta in metas}
+        self._writers: dict[str, FolderWriter] = {}
 
-    def __call__(self, frame: Frame, predicted: Mapping[str, NDArray[Any]]) -> None:
-        """Write a frame's predictions by name of the row; other rows' are left."""
+    def keep(self, frame: Frame, _image: object, predicted: Mapping[str, NDArray[Any]], _truth: object) -> None:
+        """Write a frame's predictions by name of the row, others are left: a `keep` of the evaluations.
+
+        Raises:
+            UsageError: there is something in the folder already.
+            StoreError: the disk is full or may not be written.
+        """
         for name, values in predicted.items():
-            if name in self._writers:
+            if name in self._metas:
+                if name not in self._writers:
+                    self._writers[name] = FolderWriter(self._folder / slug(name), self._metas[name])
                 self._writers[name].add(frame, np.asarray(values, np.float32))
 
 
-def occupancy_meta(
-    predictor: OccupancyPredictor, dataset: str, points: NDArray[Any], protocol: str, digest: str
-) -> Meta:
+def occupancy_meta(predictor: OccupancyPredictor, dataset: str, points: NDArray[Any], protocol: Protocol) -> Meta:
     """Return the `meta.json` of occupancy at a protocol's points."""
     return Meta(
         name=predictor.name,
         dataset=dataset,
         unit=predictor.unit,
         points_digest=points_digest(points),
-        protocol=protocol,
-        protocol_digest=digest,
+        protocol=protocol.name,
+        protocol_digest=protocol.digest,
         note=predictor.note,
     )
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from vipocc.config import Schema
-from vipocc.errors import DataError, MissingInputError, UsageError
+from vipocc.errors import DataError, MissingInputError, StoreError, UsageError
 from vipocc.evaluation.report import Frame
 
 META = "meta.json"
@@ -112,18 +113,32 @@ class FolderWriter:
 
         Raises:
             UsageError: there is something in it.
+            StoreError: it cannot be written.
         """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError("there is something already", where=folder, fix="name a new folder")
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.meta = folder, meta
-        (folder / META).write_text(json.dumps(meta.model_dump(), indent=1) + "\n", encoding="utf-8")
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / META).write_text(json.dumps(meta.model_dump(), indent=1) + "\n", encoding="utf-8")
 
     def add(self, frame: Frame, values: NDArray[Any]) -> None:
-        """Write a frame's prediction: depth [H, W], or occupancy [N]."""
+        """Write a frame's prediction: depth [H, W], or occupancy [N]; raises `StoreError` if it cannot be written."""
         path = self.folder / frame_file(frame.sequence, frame.camera, frame.frame_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, values, allow_pickle=False)
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, values, allow_pickle=False)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"predictions cannot be written ({error.strerror or error})",
+                where=self.folder,
+                fix="name a folder on a disk with room",
+            ) from None
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
