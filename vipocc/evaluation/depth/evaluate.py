@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -75,6 +75,7 @@ def evaluate_depth(
     split: str,
     device: torch.device,
     keep: KeepDepth | None = None,
+    kind: Literal["depth", "priors"] = "depth",
 ) -> Report:
     """Evaluate predictors of depth on the same frames, beside published rows.
 
@@ -90,6 +91,7 @@ def evaluate_depth(
         split: its name, for the report.
         device: where the predictors compute.
         keep: called for each evaluated frame with image, depth maps by predictor's name and truth.
+        kind: of the report.
 
     Raises:
         MissingInputError: no frame is prepared.
@@ -123,9 +125,9 @@ def evaluate_depth(
     networks = {scaling for one in contenders if one.predictor.kind == "measured" for scaling in one.scalings}
     described["scaling"] = next(iter(networks)) if len(networks) == 1 else None
     dataset = source.manifest.dataset
-    rows += rows_beside("depth", dataset, split, described, len(used))
+    rows += rows_beside(kind, dataset, split, described, len(used))
     return Report(
-        kind="depth",
+        kind=kind,
         dataset=dataset,
         split=split,
         protocol=described,

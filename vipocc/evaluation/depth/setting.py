@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.data_manifests.stage import ensure_indexed, ensure_prepared, require_samples
-from vipocc.evaluation.depth.truth import exact_truth, lidar_truth, sweep_truth
+from vipocc.evaluation.depth.truth import exact_truth, lidar_truth, prepared_lidar_truth, sweep_truth
 from vipocc.evaluation.depth.view import TruthReader, ViewPriors, ViewSource, pinhole, share_of_view
 from vipocc.evaluation.inputs import FrameSource, map_readers, select_keys
 from vipocc.evaluation.predictors.prior import Priors, StoredPriors
 from vipocc.evaluation.protocols import DepthProtocol, SweepProtocol
+from vipocc.evaluation.report import Skipped
 from vipocc.evaluation.session import ground_truth, source_note
 from vipocc.stores import StoreReader
 from vipocc.workspace import Workspace
@@ -26,10 +31,40 @@ class Setting:
     source: FrameSource
     keys: list[FrameKey]
     truth: TruthReader
+    train_truth: TruthReader
+    """The same of training frames, whose LiDAR depth is in no store: for what learns from the truth."""
     priors: Priors | None
     prior_note: str
     """What made the priors, in words."""
     notes: list[str]
+
+
+class NoImages(FrameSource):
+    """Stands in for prepared images where nobody looks at one: a black pixel each."""
+
+    def __init__(self, manifest: Manifest, config: Any) -> None:
+        """Give the frames of a manifest."""
+        super().__init__(manifest, _Nothing(), config)
+        self.size = (1, 1)
+
+    def split(self, keys: Sequence[FrameKey]) -> tuple[list[FrameKey], list[Skipped]]:
+        """Return all keys: nothing has to be prepared."""
+        return list(keys), []
+
+    def image(self, key: FrameKey) -> NDArray[np.uint8]:
+        """Return the pixel."""
+        return np.zeros((1, 1, 3), np.uint8)
+
+
+class _Nothing:
+    def has(self, group: str) -> bool:
+        return False
+
+    def rows(self, group: str) -> NDArray[np.bool_]:
+        return np.zeros(0, bool)
+
+    def read(self, group: str, row: int, array: str | None = None) -> NDArray[Any]:
+        raise KeyError(group)
 
 
 def split_with_truth(workspace: Workspace, config: Any, split: str) -> str:
@@ -89,17 +124,21 @@ def prepare(
         truth = lidar_truth(ground_truth(workspace, "lidar"))
     else:
         truth = exact_truth(manifest)
+    train_truth = prepared_lidar_truth(workspace, manifest, config.data) if protocol.truth == "lidar" else truth
     maps = map_readers(workspace, config) if images else {}
+    size = tuple(config.data.image_size)
+    source: FrameSource = NoImages(manifest, config)
     if isinstance(protocol, SweepProtocol) and protocol.view is not None:
-        source: FrameSource = ViewSource(manifest, config, protocol.view, maps)
-        truth = source.readable(truth) if isinstance(source, ViewSource) else truth
+        if images:
+            cut = ViewSource(manifest, config, protocol.view, maps)
+            source, truth = cut, cut.readable(truth)
         share = share_of_view(pinhole(manifest, keys[0]), protocol.view)
         notes.append(
             f"Images are the rows within KITTI-360's vertical field of view, of which this camera has {share:.0%}; "
             "resized to the network's size, with intrinsics that say so."
         )
         if priors is not None:
-            priors = ViewPriors(priors, manifest, protocol.view, source.size)
-    else:
+            priors = ViewPriors(priors, manifest, protocol.view, size)
+    elif images:
         source = FrameSource(manifest, StoreReader(workspace.store("frames")), config, maps)
-    return Setting(manifest, source, keys, truth, priors, source_note(stored), notes)
+    return Setting(manifest, source, keys, truth, train_truth, priors, source_note(stored), notes)

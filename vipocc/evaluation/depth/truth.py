@@ -8,15 +8,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.ground_truth.depth_raster import eigen_mask, sparse_depth, sparse_depth_eigen
 from vipocc.data_manifests.manifest import FrameKey, Manifest
+from vipocc.data_manifests.preparation.lidar import LidarComputer
 from vipocc.errors import DataError
 from vipocc.evaluation.depth.view import Depth, TruthReader, pinhole, rows_of_view
 from vipocc.evaluation.inputs import RowReader, committed, group_of
 from vipocc.evaluation.protocols import SweepProtocol
 from vipocc.geometry.cameras import Pinhole
 from vipocc.geometry.poses import relative
+from vipocc.stores.spec import SHARD, Unit
+from vipocc.workspace import Workspace
 
 
 def lidar_truth(reader: RowReader) -> TruthReader:
@@ -27,6 +31,20 @@ def lidar_truth(reader: RowReader) -> TruthReader:
         if not committed(reader, group, key.row):
             return "no lidar depth"
         return np.asarray(reader.read(group, key.row, "depth"), np.float32)
+
+    return read
+
+
+def prepared_lidar_truth(workspace: Workspace, manifest: Manifest, config: DataConfig) -> TruthReader:
+    """Return a reader of what `lidar.zarr` would hold of a frame, made from its sweep when it is asked for."""
+    computer = LidarComputer(workspace.manifest, manifest.dataset, manifest.root, config)
+    computer.open("cpu")
+
+    def read(key: FrameKey) -> Depth | str:
+        if manifest.lidar_path(key.sequence, key.row) is None:
+            return "no LiDAR sweep"
+        unit = Unit(group_of(key), key.row // SHARD)
+        return np.asarray(computer.compute(unit, [key.row])["depth"][0], np.float32)
 
     return read
 
