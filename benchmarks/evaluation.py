@@ -37,6 +37,7 @@ from vipocc.evaluation.inputs import FrameSource, untrained_model
 from vipocc.evaluation.occupancy import evaluate_occupancy, lidar_truth
 from vipocc.evaluation.predictors.network import NetworkOccupancy
 from vipocc.evaluation.protocols import slice_protocol
+from vipocc.evaluation.rows import ShardRows
 from vipocc.evaluation.speed.run import machine
 from vipocc.evaluation.speed.timing import synchronise
 from vipocc.evaluation.speed.uses import example, uses_of
@@ -173,7 +174,7 @@ def main() -> None:
                 source = FrameSource(manifest, frames, chosen)
                 began = time.perf_counter()
                 report = evaluate_occupancy(
-                    [network], source, some, lidar_truth(truths, protocol), protocol, split="test", device=device
+                    [network], source, some, lidar_truth(ShardRows(truths), protocol), protocol, split="test", device=device
                 )
                 return report, time.perf_counter() - began
 

@@ -95,6 +95,8 @@ def ranked_precision(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -
     total = int(np.count_nonzero(positive))
     if total == 0:
         return float("nan")
+    if scores.min() == scores.max():
+        return total * (total / scores.size) / total  # a constant guess, all of it one step
     # Adding 0 turns -0 into 0. Bits of floats rise with the value once negative ones are turned round.
     bits = (np.ascontiguousarray(scores, np.float32).reshape(-1) + np.float32(0)).view(np.uint32)
     rising = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
