@@ -1,0 +1,1 @@
+"""Predicting depth and occupancy from anybody's pictures: cameras, framing, grids, files and the run itself."""
