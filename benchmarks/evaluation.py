@@ -140,10 +140,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=[192, 640])
     parser.add_argument("--frames", type=int, default=2048)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--cudnn-benchmark", action="store_true", help="try algorithms out; `vipocc eval` does not")
     parser.add_argument("--json-file", type=Path, help="also write the result here")
     options = parser.parse_args()
     device, size = torch.device(options.device), (options.size[0], options.size[1])
-    torch.backends.cudnn.benchmark = device.type == "cuda"
+    torch.backends.cudnn.benchmark = options.cudnn_benchmark
     overrides = [f"data.image_size=[{size[0]},{size[1]}]", "model.encoder.pretrained=none"]
     overrides += ["model.depth_branch.kind=none", f"training.dtype={options.dtype}"]
     protocol = slice_protocol()
@@ -174,7 +175,13 @@ def main() -> None:
                 source = FrameSource(manifest, frames, chosen)
                 began = time.perf_counter()
                 report = evaluate_occupancy(
-                    [network], source, some, lidar_truth(ShardRows(truths), protocol), protocol, split="test", device=device
+                    [network],
+                    source,
+                    some,
+                    lidar_truth(ShardRows(truths), protocol),
+                    protocol,
+                    split="test",
+                    device=device,
                 )
                 return report, time.perf_counter() - began
 
@@ -195,7 +202,7 @@ def main() -> None:
                 "bootstrap_s": round(full - min(plain), 2),
                 "report_s": round(saving, 2),
             }
-    result |= {**machine(device), "python": platform.python_version()}
+    result |= {**machine(device), "cudnn.benchmark": options.cudnn_benchmark, "python": platform.python_version()}
     print(json.dumps(result, indent=1))
     if options.json_file:
         options.json_file.write_text(json.dumps(result, indent=1) + "\n")
