@@ -47,12 +47,13 @@ def compare(
     """
     from vipocc.evaluation.compare import compare as bring_together
     from vipocc.evaluation.compare import find_reports, show
+    from vipocc.evaluation.figures.compared import compared
     from vipocc.evaluation.report.save import write_folder
 
     reports = _reports(app, needed=output is None)
-    made = bring_together(
-        find_reports(runs, reports), published=published, anyway=anyway, resamples=resamples, confidence=confidence
-    )
+    found = find_reports(runs, reports)
+    made = bring_together(found, published=published, anyway=anyway, resamples=resamples, confidence=confidence)
+    made.figures = [one.figure() for one in compared({one.name: one.folder for one in found})]
     text = json.dumps(show.document(made), indent=1, allow_nan=False) + "\n"
     files = {"compare.json": text, "compare.md": show.markdown(made), "compare.html": show.page(made).html()}
     place = output if output is not None else reports

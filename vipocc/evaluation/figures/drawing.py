@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,8 @@ def scene(one: Pictured) -> Drawn:
 
 def maps(one: Pictured) -> Drawn:
     """All depth maps of one frame."""
-    picture = depths.depth_maps(one.image, one.depths, one.true_depth)
+    shown = {name: one.depths[name] for name in _pipeline(one.depths)}
+    picture = depths.depth_maps(one.image, shown, one.true_depth)
     return drawn(named(one.frame), _METRES, picture, one.frame)
 
 
@@ -109,7 +110,7 @@ def compared_depth(frames: Sequence[Pictured], title: str = "Depth, compared") -
     frames = [one for one in frames if one.depths]
     if not frames or not methods:
         return None
-    held = {name: [one.depths.get(name) for one in frames] for name in methods}
+    held = {name: [one.depths.get(name) for one in frames] for name in _pipeline(methods)}
     truths = [one.true_depth for one in frames]
     picture = depths.comparison(
         [one.image for one in frames], held, [label(one.frame) for one in frames], truths, width=300
@@ -150,6 +151,12 @@ def label(frame: Frame) -> str:
 def _methods(held: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the first methods that a comparison has room for, in the order they first come in."""
     return list(dict.fromkeys(name for one in held for name in one))[:METHODS]
+
+
+def _pipeline(names: Iterable[str]) -> list[str]:
+    """Return what goes in before what comes out of it: the prior, the branch, rendered depth, the others."""
+    order = ("prior", "branch", "rendered")
+    return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def _first(held: Mapping[str, Any], count: int) -> dict[str, Any]:
