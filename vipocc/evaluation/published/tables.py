@@ -128,7 +128,7 @@ _ALL = (
             "ViPOcc": (0.096, 0.652, 4.507, 0.179, 0.890, 0.964, 0.983),
         },
         "LiDAR at the images' own size, Garg crop, truth from 1e-3 to 80 m, mean over images",
-        {"eigen": "", "eigen-garg": "", "kitti-raw-eigen": ""},
+        {"eigen": ""},
         697,
         remark="It mixes methods that are scaled by the median of the truth with methods that are metric.",
     ),
@@ -186,7 +186,7 @@ _ALL = (
         "ViPOcc paper, Table 6",
         "depth",
         "ddad",
-        "test",
+        "",
         _THREE,
         3,
         {
@@ -196,6 +196,7 @@ _ALL = (
         },
         "weights of KITTI-360, images cropped to its vertical field of view, median scaling; the rows of the crop, the "
         "cameras and the cap are not known",
+        {"ddad": "its crop, cameras, cap and images are not known: it says test set, whose depth is not public"},
         scaling="median",
         remark="No code for it was released.",
     ),

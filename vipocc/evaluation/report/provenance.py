@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,12 @@ def command_line() -> str | None:
     return None if arguments is None else shlex.join(["vipocc", *arguments])
 
 
+@cache
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Return commit and whether there are uncommitted changes to the code in `folder`; None where it is not in git.
 
-    A package that is installed inside some other project's checkout is not of that project: `folder` must be tracked.
+    It is asked once, for the code that runs is that of the beginning. A package that is installed inside some other
+    project's checkout is not of that project: `folder` must be tracked.
     """
     try:
         tracked = _git(folder, "ls-files", "--error-unmatch", "--", "provenance.py")
