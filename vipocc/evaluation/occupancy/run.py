@@ -15,12 +15,11 @@ from vipocc.evaluation.inputs import (
     choose_device,
     load_model,
     map_readers,
-    select_keys,
     settings_of,
     untrained_model,
 )
 from vipocc.evaluation.occupancy.evaluate import Keep, evaluate_occupancy
-from vipocc.evaluation.occupancy.opening import check_protocol, needed_stores, open_truth
+from vipocc.evaluation.occupancy.opening import check_protocol, needed_stores, open_truth, protocol_keys
 from vipocc.evaluation.predictors.entrants import Entrants, folder_occupancy, frames_of, occupancy_meta
 from vipocc.evaluation.predictors.interface import OccupancyPredictor
 from vipocc.evaluation.predictors.network import NetworkOccupancy
@@ -64,7 +63,8 @@ def run_occupancy(
         auto: prepare missing frames and ground truth; else refuse.
         overrides: `section.key=value` strings over the checkpoint's configuration.
         keep: see `evaluate_occupancy`.
-        truth_folder: holds the published GT_Occ and Object_Label; the protocol is then slice-300-published.
+        truth_folder: holds the published GT_Occ and Object_Label (the protocol is then slice-300-published unless
+            another is named), or the voxels of the protocol `voxel`.
         entrants: baselines and others' predictions; the network is left out if these are all that is asked for.
 
     Raises:
@@ -100,8 +100,9 @@ def run_occupancy(
         settled,
         {} if model is None else map_readers(workspace, settled),
     )
-    truth, cells = open_truth(workspace, manifest, chosen, truth_folder, where)
-    keys = select_keys(manifest, split, limit)
+    keys = protocol_keys(manifest, split, limit, chosen)
+    trained = None if found is None else settled
+    truth, cells = open_truth(workspace, manifest, chosen, truth_folder, where, keys, trained)
     savers = entrants.savers([occupancy_meta(one, workspace.dataset, cells.points, chosen) for one in predictors[:1]])
     convention = settled.data.convention
     frames = frames_of(manifest, keys)
