@@ -64,7 +64,7 @@ def row_medians(
 
 def _columns(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     step = max(1, int(np.count_nonzero(mask) // _PIXELS))
-    return np.asarray(np.arange(mask.shape[1]) % step == 0
+    return np.asarray(np.arange(mask.shape[1]) % step == 0)
 
 
 class RowMedians:
