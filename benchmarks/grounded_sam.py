@@ -243,7 +243,7 @@ def end_to_end(computer: GivenBoxes, folder: Path, count: int, device: str) -> f
 
 def detector_alone(detector: GroundingDino, images: np.ndarray) -> Callable[[], object]:
     config = detector.config
-    pixels = detector_input(images, config.shortest_side, config.longest_side, detector.device)
+    pixels = detector_input(images, *detector.sides, detector.device)
 
     def call() -> None:
         with torch.inference_mode(), arithmetic(detector.device, config.dtype):

@@ -127,8 +127,9 @@ def _device_options(kind: Kind) -> Callable[[F], F]:
 )
 @click.option(
     "--preprocessing",
-    type=click.Choice(["official", "hub"]),
-    help="The published code's, or that of the hub's image processor [default: official].",
+    type=click.Choice(["auto", "official", "hub"]),
+    help="The published code's, or that of the model's image processor [default: the published one, unless the "
+    "model's processor fixes the size].",
 )
 @click.option(
     "--input-size",

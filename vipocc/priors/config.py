@@ -31,8 +31,9 @@ class DepthConfig(Schema):
     """Commit or tag of a hub id; by default what the hub's cache holds, else the newest."""
     images: Literal["prepared", "raw"] = "prepared"
     """What goes in: the prepared image, as published, or the dataset's own at full size (into another store)."""
-    preprocessing: Literal["official", "hub"] = "official"
-    """The published processing, or that of the model's image processor (192x640 goes in as 154x518)."""
+    preprocessing: Literal["auto", "official", "hub"] = "auto"
+    """The published processing, or that of the model's image processor (192x640 goes in as 154x518); `auto` is the
+    published one unless the model's processor fixes the size, as that of `embedded:depth` does (196x644)."""
     input_size: Literal["published", "native"] = "published"
     """`native` sends the image at its own size: 192x640 as 196x644, a seventh of the work, other depth."""
     short_side: Annotated[int, Field(ge=14)] = 518
@@ -121,10 +122,11 @@ class SamConfig(Schema):
     """Least probability of a token that supports a phrase; a box that supports none is dropped."""
     nms_iou: Share = 0.7
     """Boxes of one class that overlap more than this are one object, the surest kept."""
-    shortest_side: Count = 800
-    """Pixels of the shorter side of the detector's input, unless `longest_side` binds first."""
-    longest_side: Count = 1333
-    """Most pixels of the longer side of the detector's input."""
+    shortest_side: Count | None = None
+    """Pixels of the shorter side of the detector's input, unless `longest_side` binds first; by default what the
+    model's image processor says, 800 as published where there is none."""
+    longest_side: Count | None = None
+    """Most pixels of the longer side of the detector's input; by default likewise, 1333 as published."""
     batch_size: Count | Literal["auto"] = "auto"
     """Images that the detector and SAM's encoder take at once; `auto`: tried out on CUDA for each of them, halved when
     memory runs out, 4 on the CPU."""

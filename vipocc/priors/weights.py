@@ -18,9 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from vipocc.errors import CheckpointError
 from vipocc.licences import known_licence
+from vipocc.priors.embedded import embedded_folder, is_embedded
 
 if TYPE_CHECKING:
     import torch
+
+PROCESSOR = "preprocessor_config.json"
+"""Settings of the model's image processor, beside its weights."""
 
 _HUB_FILES = ["*.json", "*.txt", "*.safetensors", "README.md"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -32,7 +36,7 @@ class Weights:
     """A model's folder or file on this machine and what identifies it."""
 
     name: str
-    """The hub id, folder or file that was asked for."""
+    """The hub id, embedded model, folder or file that was asked for."""
     folder: Path
     """Where config.json and the safetensors lie; of an original checkpoint (`vipocc.priors.pth`) the file itself."""
     revision: str | None
@@ -49,10 +53,10 @@ class Weights:
 
 
 def find_weights(name: str, revision: str | None, option: str) -> Weights:
-    """Return the weights called `name`: a folder, else a hub id in the local cache, else downloaded.
+    """Return the weights called `name`: one of the package, a folder, or a hub id, cached or downloaded.
 
     Args:
-        name: folder, or hub id such as `facebook/sam-vit-huge`.
+        name: `embedded:` and a model of the package, a folder, or a hub id such as `facebook/sam-vit-huge`.
         revision: commit or tag of a hub id.
         option: the command-line option that names this model, for messages.
 
@@ -61,7 +65,9 @@ def find_weights(name: str, revision: str | None, option: str) -> Weights:
     """
     folder = Path(name).expanduser()
     commit: str | None = None
-    if folder.is_dir():
+    if is_embedded(name):
+        folder = embedded_folder(name, option)
+    elif folder.is_dir():
         folder = folder.resolve()
         commit = _snapshot_commit(folder)
     elif _HUB_ID.fullmatch(name) and not name.startswith("."):

@@ -10,7 +10,7 @@ from vipocc.errors import CheckpointError, ConfigError
 from vipocc.priors.config import DepthConfig
 from vipocc.priors.depth.official import from_official, hub_config, max_depth_of
 from vipocc.priors.depth.positions import use_published_positions
-from vipocc.priors.depth.processing import check_short_side, processing_fingerprint
+from vipocc.priors.depth.processing import check_short_side, processing_fingerprint, uses_processor
 from vipocc.priors.pth import find_pth, is_pth, load_pth
 from vipocc.priors.weights import Weights, find_weights, load_model, read_config
 
@@ -74,6 +74,6 @@ def load_network(config: DepthConfig, weights: Weights, values: dict[str, Any]) 
         settings = DepthAnythingConfig.from_dict({**values, "max_depth": 1})  # which has to be whole there
     network = load_model(DepthAnythingForDepthEstimation, weights, "--model", settings, state)
     network.head.max_depth = float(values["max_depth"])
-    if config.preprocessing == "official":
+    if not uses_processor(config, weights):
         use_published_positions(network)
     return network

@@ -18,7 +18,7 @@ from vipocc.priors.depth.preprocessing import (
     postprocess,
     preprocess_reference,
 )
-from vipocc.priors.weights import Weights, quiet_transformers
+from vipocc.priors.weights import PROCESSOR, Weights, quiet_transformers
 
 HUB = "hub-1: the processor that the model's folder describes, torchvision; positions as transformers has them"
 
@@ -35,13 +35,26 @@ class Processing(Protocol):
         ...
 
 
+def uses_processor(config: DepthConfig, weights: Weights) -> bool:
+    """Return whether images go in through the model's own image processor.
+
+    With `auto` they do where that processor sends every image in at one size: the network was trained at it. Those of
+    the published models keep the aspect instead, and the published code does not use them.
+    """
+    if config.preprocessing != "auto":
+        return config.preprocessing == "hub"
+    if config.input_size == "native" or not (weights.folder / PROCESSOR).is_file():
+        return False
+    return _hub_values(weights).get("keep_aspect_ratio") is False
+
+
 def processing_fingerprint(config: DepthConfig, weights: Weights) -> dict[str, Any]:
     """Return what of the processing decides the numbers.
 
     Raises:
         CheckpointError: `hub` was asked for, and the model does not come with a processor.
     """
-    if config.preprocessing == "hub":
+    if uses_processor(config, weights):
         return {"preprocessing": HUB, "processor": _hub_values(weights)}
     if config.input_size == "native":
         return {"preprocessing": NATIVE}
@@ -55,7 +68,7 @@ def make_processing(config: DepthConfig, weights: Weights, patch: int, device: t
         CheckpointError: `hub` was asked for, and the model does not come with a processor.
         ConfigError: `short_side` is smaller than one patch of the network.
     """
-    if config.preprocessing == "hub":
+    if uses_processor(config, weights):
         return HubProcessing(weights)
     check_short_side(config, patch)
     return PublishedProcessing(config, patch, device)
@@ -124,7 +137,7 @@ class HubProcessing:
 
 
 def _hub_values(weights: Weights) -> dict[str, Any]:
-    path = weights.folder / "preprocessor_config.json"
+    path = weights.folder / PROCESSOR
     fix = "leave out --preprocessing hub, or give --model a hub id or a folder that `hf download` filled"
     if not path.is_file():
         raise CheckpointError("the model does not come with an image processor", where=weights.folder, fix=fix)

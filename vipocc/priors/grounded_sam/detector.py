@@ -16,7 +16,7 @@ from vipocc.priors.batching import BatchSize
 from vipocc.priors.config import MAX_INSTANCES, SamConfig
 from vipocc.priors.devices import check_dtype
 from vipocc.priors.grounded_sam.boxes import clip, from_centres, suppress
-from vipocc.priors.grounded_sam.engines import load_detector
+from vipocc.priors.grounded_sam.engines import detector_sides, detector_weights, load_detector
 from vipocc.priors.grounded_sam.networks import DetectorNetwork
 from vipocc.priors.grounded_sam.preprocessing import detector_input
 from vipocc.priors.grounded_sam.prompt import Prompt, classify
@@ -53,6 +53,7 @@ class GroundingDino:
         if isinstance(self.network, nn.Module):
             self.network.to(self.device)
         self.prompt: Prompt = self.network.prompt
+        self.sides = detector_sides(config, detector_weights(config))
         self.batch = BatchSize(config.batch_size, self.device)
 
     def __call__(self, images: NDArray[np.uint8]) -> list[Detections]:
@@ -81,7 +82,7 @@ class GroundingDino:
         Raises:
             NonFiniteError: the network gave numbers that are not finite.
         """
-        pixels = detector_input(images, self.config.shortest_side, self.config.longest_side, self.device)
+        pixels = detector_input(images, *self.sides, self.device)
         with arithmetic(self.device, self.config.dtype):
             logits, boxes = self.network(pixels)
         logits, boxes = logits.float(), boxes.float()

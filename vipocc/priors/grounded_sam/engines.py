@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from vipocc.errors import CheckpointError
 from vipocc.priors.config import SamConfig
@@ -13,7 +15,10 @@ from vipocc.priors.grounded_sam.original_sam import OriginalSam
 from vipocc.priors.grounded_sam.transformers_dino import TransformersDino
 from vipocc.priors.grounded_sam.transformers_sam import TransformersSam
 from vipocc.priors.pth import find_pth, is_pth, load_pth
-from vipocc.priors.weights import Weights, find_weights, read_config
+from vipocc.priors.weights import PROCESSOR, Weights, find_weights, read_config
+
+PUBLISHED_SIDES = (800, 1333)
+"""Shortest and longest side of the detector's input where its folder does not say."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,27 @@ def detector_weights(config: SamConfig) -> Weights:
     weights = find_weights(config.detector, config.detector_revision, DETECTOR)
     read_config(weights, "grounding-dino", DETECTOR)
     return weights
+
+
+def detector_sides(config: SamConfig, weights: Weights) -> tuple[int, int]:
+    """Return the shortest and the longest side of the detector's input: as asked for, else by its image processor.
+
+    Raises:
+        CheckpointError: the processor's settings cannot be read.
+    """
+    stated: Any = None
+    path = weights.folder / PROCESSOR
+    if path.is_file():
+        try:
+            stated = json.loads(path.read_text(encoding="utf-8")).get("size")
+        except (OSError, ValueError, AttributeError):
+            raise CheckpointError(
+                "the image processor's settings cannot be read", where=path, fix=f"correct {DETECTOR}"
+            ) from None
+    sides = stated if isinstance(stated, dict) else {}
+    shortest = config.shortest_side or int(sides.get("shortest_edge") or PUBLISHED_SIDES[0])
+    longest = config.longest_side or int(sides.get("longest_edge") or PUBLISHED_SIDES[1])
+    return shortest, longest
 
 
 def segmenter_weights(config: SamConfig) -> Weights:
