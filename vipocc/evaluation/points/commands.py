@@ -20,7 +20,7 @@ from vipocc.cli import App, pass_app, path_option, workspace_options
     "--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Which key frames."
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only N frames, evenly spaced over the split.")
-@path_option("-o", "--output", metavar="FILE", required=True, help="The .npz file to write.")
+@path_option("--output", metavar="FILE", required=True, help="The .npz file to write.")
 @click.option("--no-auto", "auto", is_flag=True, flag_value=False, default=True, help="Refuse to generate a world.")
 @workspace_options
 @pass_app

@@ -50,7 +50,7 @@ def contents(
         "sequence": np.array([frame.sequence for frame in frames]),
         "camera": np.array([frame.camera for frame in frames]),
         "frame_id": np.array([frame.frame_id for frame in frames], np.int64),
-        "file": np.array([frame_file(frame.sequence, frame.camera, frame.frame_id) for frame in frames]),
+        "prediction": np.array([frame_file(frame.sequence, frame.camera, frame.frame_id) for frame in frames]),
         "image": np.array([Path(os.path.relpath(path, manifest.root)).as_posix() for path in paths]),
         "image_size": np.array([camera.size for camera in cameras], np.int64),
         "intrinsics": np.stack([camera.matrix for camera in cameras]),
@@ -80,9 +80,9 @@ def write_points(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
         StoreError: it cannot be written.
     """
     if path.suffix != ".npz":
-        raise UsageError("points are written as .npz", where=path, fix="end the name given to -o in .npz")
+        raise UsageError("points are written as .npz", where=path, fix="end the name given to --output in .npz")
     if not path.parent.is_dir():
-        raise UsageError("there is no such folder", where=path.parent, fix="make it, or correct -o")
+        raise UsageError("there is no such folder", where=path.parent, fix="make it, or correct --output")
     aside = path.with_name(f".{path.name}.partial")
     try:
         with aside.open("wb") as file:

@@ -216,7 +216,7 @@ class FolderOccupancy(_FolderPredictor):
                 f"occupancy was predicted at other points ({of}, {folder.meta.points_digest}) than those of {protocol} "
                 f"({self._digest})",
                 where=folder.folder / META,
-                fix=f"predict at the points that `vipocc eval points --protocol {protocol} -o FILE` writes",
+                fix=f"predict at the points that `vipocc eval points --protocol {protocol} --output FILE` writes",
             )
         super().__init__(folder, manifest, frames)
 
