@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from vipocc import config as configuration
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.stage import ensure_indexed
 from vipocc.data_manifests.synthetic.exact import ExactTruth
 from vipocc.data_manifests.views import prepared_intrinsics
-from vipocc.evaluation.occupancy import slice_points
+from vipocc.evaluation.occupancy import SliceTruth, exact_truth, slice_points
+from vipocc.evaluation.occupancy.boxed import BoxedCells
+from vipocc.evaluation.occupancy.volume import VolumeTruth
+from vipocc.evaluation.protocols import CUBOID, EXACT_CUBOID, EXACT_OCCUPANCY
 from vipocc.workspace import Workspace
 
 WORLD = "data.world={train_drives: 1, train_frames: 2, val_drives: 0, test_drives: 2, test_frames: 8, scale: 0.25}"
@@ -60,3 +64,62 @@ def test_true_depth_says_what_the_exact_occupancy_says(place: tuple[Workspace, A
     assert np.concatenate(in_front).mean() < 0.005
     assert np.concatenate(mirrored).mean() < 0.5
     assert np.concatenate(shifted).mean() < 0.5
+
+
+def truths_of(read: Any, manifest: Manifest, count: int) -> list[SliceTruth]:
+    found = [read(key) for key in manifest.keys("test") if key.camera == "image_00"][:count]
+    assert all(isinstance(one, SliceTruth) for one in found)
+    return found
+
+
+def test_the_exact_cuboid_holds_the_exact_slice(place: tuple[Workspace, Any, Manifest]) -> None:
+    workspace, _, manifest = place
+    truth = ExactTruth(workspace.root)
+    keys = [key for key in manifest.keys("test") if key.camera == "image_00"][:3]
+    flat, volume = exact_truth(manifest, EXACT_OCCUPANCY), exact_truth(manifest, EXACT_CUBOID)
+    for key in keys:
+        one, all_layers = flat(key), volume(key)
+        assert isinstance(one, SliceTruth)
+        assert isinstance(all_layers, SliceTruth)
+        frame = int(manifest.frame_ids(key.sequence)[key.row])
+        known = truth.occupancy(key.sequence, frame)
+        np.testing.assert_array_equal(one.occupied, known.occupied)
+        np.testing.assert_array_equal(one.visible, known.visible)
+        assert all_layers.occupied.shape == (4, 160, 80)
+        # The second layer is the slice's plane, y = 0.375 m.
+        np.testing.assert_array_equal(all_layers.occupied[1], known.occupied)
+        np.testing.assert_array_equal(all_layers.visible[1], known.visible)
+        assert one.objects is not None
+        assert one.moving is not None
+        assert not (one.moving & ~one.objects).any()
+
+
+def test_objects_of_boxes_lie_where_the_exact_ones_do(place: tuple[Workspace, Any, Manifest]) -> None:
+    _, _, manifest = place
+    boxed = BoxedCells(manifest, EXACT_OCCUPANCY)
+    keys = [key for key in manifest.keys("test") if key.camera == "image_00"]
+    read = exact_truth(manifest, EXACT_OCCUPANCY)
+    seen = 0
+    for key in keys:
+        exact, found = read(key), boxed(key)
+        assert isinstance(exact, SliceTruth)
+        assert exact.objects is not None
+        assert exact.moving is not None
+        assert found is not None
+        # A box holds its solid, and bicycles are objects, too, so boxes say at least as much.
+        assert not (exact.objects & ~found[0]).any()
+        assert not (exact.moving & ~found[1]).any()
+        seen += int(exact.objects.any())
+    assert seen >= 3
+
+
+def test_the_cuboid_of_sweeps_is_near_the_exact_one(place: tuple[Workspace, Any, Manifest]) -> None:
+    _, _, manifest = place
+    swept = VolumeTruth(manifest, CUBOID, torch.device("cpu"))
+    exact = truths_of(exact_truth(manifest, EXACT_CUBOID), manifest, 2)
+    for one, known in zip(truths_of(swept, manifest, 2), exact, strict=True):
+        assert one.occupied.shape == known.occupied.shape == (4, 160, 80)
+        for layer in range(4):
+            # What stands among the seen cells is nearly always truly free; hidden cells are another matter.
+            assert known.occupied[layer][one.visible[layer]].mean() < 0.15
+        assert one.objects is not None

@@ -15,12 +15,15 @@ from vipocc.evaluation.options import entrant_options, frame_options, limit_opti
 @click.command()
 @click.option(
     "--protocol", metavar="NAME",
-    help="slice-300 (ground truth from LiDAR sweeps; slice-300-paper by the paper's rule) or exact (the synthetic "
-    "world's) [default: slice-N, N being data.sweeps, by data.occupancy_rule].",
+    help="slice-300 (released: ground truth from LiDAR sweeps), slice-300-paper (by the paper's rule), "
+    "slice-300-published (published files), slice-20 (BTS's), cuboid (the paper's volume), voxel (SSCBench-KITTI-360), "
+    "exact or exact-cuboid (the synthetic world's truth) [default: slice-N, N being data.sweeps, by "
+    "data.occupancy_rule].",
 )  # fmt: skip
 @path_option(
     "--truth-folder", metavar="FOLDER",
-    help="The published ground truth, a folder that holds GT_Occ and Object_Label: protocol slice-300-published.",
+    help="Ground truth that you have: the folder that holds GT_Occ and Object_Label, for slice-300-published (the "
+    "protocol where none is named); the folder of SSCBench-KITTI-360, for voxel.",
 )  # fmt: skip
 @frame_options
 @model_options
@@ -45,7 +48,7 @@ def occupancy(
     save_predictions: Path | None,
     **options: Any,
 ) -> None:
-    """Occupancy of the slice in front of the camera: published metrics, balanced accuracy, average precision.
+    """Occupancy in front of the camera: published metrics, balanced accuracy, average precision, rings of distance.
 
     Frames and ground truth that are missing are prepared first; priors are not needed.
     """

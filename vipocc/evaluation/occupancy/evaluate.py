@@ -213,8 +213,8 @@ def _notes(protocol: OccupancyProtocol | VoxelProtocol) -> list[str]:
     notes = ["Means over frames with bootstrap intervals; published rows are others' numbers, not measured here."]
     if protocol == slice_protocol(BTS_SWEEPS):
         notes.append(
-            "Visibility is joined with each row's own rendered depth where its note says so; rows are then judged on "
-            "different cells."
+            "A cell is visible, too, where it lies before a row's own depth (of a network, what its density renders "
+            "to): rows are judged on different cells, and a row whose note says LiDAR alone on others again."
         )
     notes.append("IE_rec is the recall of free space: everything free has 1.0 by definition.")
     return notes

@@ -136,5 +136,5 @@ def _note(one: OccupancyPredictor, scored: Sequence[Scored], joined: bool) -> st
     reasons = Counter(s.reason for s in scored if s.reason)
     parts = [one.note, *(f"{count:,} frames: {reason}" for reason, count in reasons.most_common())]
     if joined:
-        parts.append("visible also by its own rendered depth" if hasattr(one, "depth") else "visible by LiDAR alone")
+        parts.append("visible also before its own depth" if hasattr(one, "depth") else "visible by LiDAR alone")
     return "; ".join(part for part in parts if part)

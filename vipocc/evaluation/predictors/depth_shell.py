@@ -152,6 +152,10 @@ class DepthShell:
         """Return the depth maps that occupancy is made of; see `DepthPredictor`."""
         return self._depth.depth(batch)
 
+    def depth(self, batch: Batch) -> Sequence[Tensor]:
+        """Return the depth itself: what `slice-20` takes for visible lies before it."""
+        return self._depth.depth(batch)
+
     def occupancy(self, batch: Batch, points: Tensor) -> Tensor:
         """Return 0 and 1 [B, N], NaN where a point's pixel has no depth; see `OccupancyPredictor`."""
         depths = self.depth(batch)
