@@ -1,8 +1,8 @@
 """The `vipocc` command: the root Click group, options that commands share, and errors turned into messages.
 
 Sub-commands are loaded when they are called, so `vipocc --help` imports neither torch nor zarr. Exit codes: 0 done,
-1 a fault of ours, 2 a mistake on the user's side, 3 the answer is no (`data check --for` found a gap, a report does not keep
-to `eval --fail-under`), 130 interrupted.
+1 a fault of ours, 2 a mistake on the user's side, 3 the answer is no (`data check --for` found a gap, a report does not
+keep to `eval --fail-under`), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -120,27 +120,33 @@ def workspace_options(command: F) -> F:
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called, not when they are listed."""
 
+    def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]] = COMMANDS, **kwargs: Any) -> None:
+        """Take commands from `table`, which is made as `COMMANDS`."""
+        super().__init__(*args, **kwargs)
+        self.table = table
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep what was typed, for those that write down how they were called."""
-        ctx.meta["vipocc.arguments"] = tuple(args)
+        if ctx.parent is None:
+            ctx.meta["vipocc.arguments"] = tuple(args)
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of `COMMANDS`, in its order."""
-        return list(COMMANDS)
+        """Return the names of the table, in its order."""
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        module, _, attribute = self.table[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table, importing none."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from vipocc import cli, config
 from vipocc.errors import CheckpointError, DeviceError, MissingInputError, UsageError
+from vipocc.evaluation.commands import COMMANDS, eval_
 from vipocc.evaluation.inputs import choose_checkpoint, choose_device
 from vipocc.model.network import ViPOcc
 from vipocc.workspace import Workspace
@@ -85,3 +89,15 @@ def test_devices_that_are_not_there_are_refused() -> None:
         choose_device("cuda:63")
     with pytest.raises(UsageError, match="'abacus' is not a device"):
         choose_device("abacus")
+
+
+def test_every_listed_command_is_there_and_none_is_loaded_to_list_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, vipocc.evaluation.commands; print('torch' in sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "False"
+    for name in COMMANDS:
+        command = eval_.get_command(click.Context(eval_), name)
+        assert command is not None
+        assert command.name == name

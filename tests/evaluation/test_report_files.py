@@ -210,3 +210,15 @@ def test_tables_show_published_digits_and_what_is_apart() -> None:
     assert "| KYN | 0.92† | 0.70† | 0.66† |" in table
     assert "† not to be compared" in table
     assert Frame("a", "b", 1, 2).name == "a/b frame 2"
+
+
+def test_the_documented_keys_are_the_keys() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    table = page[page.index("### report.json") : page.index("## Comparing")]
+    named = set(re.findall(r"`([a-z_.]+)`", table))
+    report = made_report().as_dict()
+    assert set(report) - {"frames"} <= named
+    assert {f"frames.{key}" for key in report["frames"]} <= named
+    assert set(report["rows"][0]) <= named
+    assert set(report["checkpoint"]) <= named
+    assert f"format {report['format_version']}" in table
