@@ -82,13 +82,15 @@ class Objects:
 
 
 class ExactObjects:
-    """Reads the synthetic world's objects as a prepared image of `size` shows them."""
+    """Reads the synthetic world's objects as a prepared image shows them."""
 
-    def __init__(self, manifest: Manifest, classes: Sequence[InstanceClass]) -> None:
+    def __init__(self, manifest: Manifest, classes: Sequence[InstanceClass], labels: Sequence[str]) -> None:
+        """Look for objects of a store's `labels`, by these names or the phrases that `classes` has for them."""
         from vipocc.data_manifests.synthetic.exact import ExactTruth
 
         self.manifest, self._truth = manifest, ExactTruth(manifest.root)
-        self._class_of = {name: at for at, entry in enumerate(classes) for name in (entry.label, *entry.phrases)}
+        phrases = {entry.label: entry.phrases for entry in classes}
+        self._class_of = {name: at for at, label in enumerate(labels) for name in (label, *phrases.get(label, ()))}
 
     def read(self, key: FrameKey, size: tuple[int, int]) -> Objects:
         """Return the objects of a key image whose label is a label or phrase of the prompt."""

@@ -15,7 +15,7 @@ from vipocc.data_manifests.views import rig
 from vipocc.errors import MissingInputError
 from vipocc.evaluation.depth import METRICS, SCALINGS, Contender, evaluate_depth
 from vipocc.evaluation.depth.setting import Setting, prepare, split_with_truth
-from vipocc.evaluation.inputs import select_keys
+from vipocc.evaluation.inputs import committed, group_of, select_keys
 from vipocc.evaluation.predictors.prior import PriorDepth
 from vipocc.evaluation.priors.instances import (
     COUNTED,
@@ -80,46 +80,44 @@ def run_priors(
     require_truth(workspace.dataset, chosen)
     split = split_with_truth(workspace, config, split)
     depths, instances = (_opened(workspace, kind, store, split) for kind in ("depth", "instances"))
-    if depths is None and instances is None:
-        raise MissingInputError(
-            f"there are neither pseudo-depth nor instances{f' named {store}' if store else ''}",
-            where=workspace.store("depth", store).parent,
-            fix=f"run `vipocc priors depth --split {split}` or `vipocc priors sam --split {split}`",
-        )
+    nothing = MissingInputError(
+        f"there are neither pseudo-depth nor instances{f' named {store}' if store else ''} of split {split}",
+        where=workspace.store("depth", store).parent,
+        fix=f"run `vipocc priors depth --split {split}` or `vipocc priors sam --split {split}`",
+    )
+    stores = [one for one in (depths, instances) if one is not None]
+    if not stores:
+        raise nothing
+    manifest = ensure_indexed(workspace, config, auto=auto)
+    keys = select_keys(manifest, split, limit)
+    if not any(committed(one, group_of(key), key.row) for one in stores for key in keys):
+        raise nothing
     say(
         f"priors of {workspace.dataset} {split}, depth against {chosen.name}; "
         "missing ground truth is prepared first, priors are not"
     )
     if depths is not None:
         setting = prepare(workspace, config, chosen, split, limit, auto=auto, images=False, stored=depths)
-        manifest, keys = setting.manifest, setting.keys
         report = _depth_report(setting, chosen, split)
     else:
-        manifest = ensure_indexed(workspace, config, auto=auto)
-        keys = select_keys(manifest, split, limit)
         described = {**chosen.describe(), "digest": chosen.digest}
         report = Report("priors", workspace.dataset, split, described, METRICS, [], [])
         report.notes = ["There is no pseudo-depth: depth is left out."]
     if instances is None:
         report.notes = [*report.notes, "There are no instances: they are left out."]
     else:
-        exact = ExactObjects(manifest, config.priors.sam.classes) if chosen is EXACT_DEPTH else None
+        labels = list(instances.attrs["labels"])
+        exact = ExactObjects(manifest, config.priors.sam.classes, labels) if chosen is EXACT_DEPTH else None
         tables = instance_tables(
             manifest,
             instances,
             keys,
-            list(instances.attrs["labels"]),
+            labels,
             exact,
             resamples=config.evaluation.resamples,
             confidence=config.evaluation.confidence,
         )
         _add(report, tables, source_note(instances), judged=exact is not None)
-    if not report.used:
-        raise MissingInputError(
-            f"no frame of split {split} has a prior and, for depth, ground truth",
-            where=workspace.store("depth", store).parent,
-            fix=f"run `vipocc priors depth --split {split}` or `vipocc priors sam --split {split}`",
-        )
     report.settings = {
         "resamples": config.evaluation.resamples,
         "confidence": config.evaluation.confidence,
