@@ -105,7 +105,8 @@ def grid(
                 cv2.rectangle(strip, (x, 0), (x + width - 1, height - 1), (214, 216, 218), 1)
                 write_text(strip, "not there", (x + width // 2, height // 2), TEXT, "middle", FAINT)
             else:
-                strip[: len(tile), x : x + width] = tile
+                top = (height - len(tile)) // 2
+                strip[top : top + len(tile), x : x + width] = tile
         if rows:
             _upright(strip, rows[number], (11, height // 2), 0.36)
         strips.append(strip)

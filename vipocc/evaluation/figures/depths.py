@@ -137,7 +137,7 @@ class Distributions:
             DataError: it is damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as held:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as held:
                 made = cls(float(held["farthest"]))
                 made.frames = int(held["frames"])
                 made.counts = {name[6:]: held[name] for name in held.files if name.startswith("count/")}

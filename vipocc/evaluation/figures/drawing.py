@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.evaluation.figures import depths, occupancy
-from vipocc.evaluation.figures.canvas import below, margin
+from vipocc.evaluation.figures.canvas import below, margin, titled
 from vipocc.evaluation.figures.pictured import Pictured
 from vipocc.evaluation.figures.voxels import VOLUME, side_view, voxel_view
 from vipocc.evaluation.report import Figure, Frame
@@ -23,6 +23,7 @@ _CUBES = (
     f"Cubes of {VOLUME.cell:g} m that are predicted occupied, seen from behind the camera, from the right and above; "
     "the darker, the lower. What lies outside of the image is not drawn."
 )
+_SIDE = "From the side: the darker, the more of the width is occupied there."
 _ABOVE = "From above, forward up: the truth, then each method's errors."
 
 
@@ -54,18 +55,20 @@ def scene(one: Pictured) -> Drawn:
     shown = shown_depth(one.depths)
     depth = None
     if shown is not None:
-        depth = depths.depth_maps(one.image, {shown: one.depths[shown]}, one.true_depth)
+        depth = depths.depth_maps(one.image, {shown: one.depths[shown]})
     cubes = side = above = None
     if one.volumes:
         first = next(iter(one.volumes))
-        cubes, side = voxel_view(one.volumes[first], VOLUME, (360, 560)), side_view(one.volumes[first])
+        cubes = titled(voxel_view(one.volumes[first], VOLUME, (340, 520)), first)
+        side = titled(side_view(one.volumes[first]), f"{first}, from the side")
     if one.occupied is not None and one.visible is not None:
-        above = occupancy.above(_first(one.slices, METHODS), one.occupied, one.visible)
+        above = occupancy.above(_first(one.slices, 2), one.occupied, one.visible)
     caption = " ".join(
         text
         for text, there in (
             (f"Depth: {shown}.", shown is not None),
             (_CUBES, cubes is not None),
+            (_SIDE, side is not None),
             (_ABOVE, above is not None),
         )
         if there

@@ -75,7 +75,7 @@ def comparison(
         volume: where the cells are.
         width: of a tile in pixels.
     """
-    size = (round(0.64 * 1.5 * width), round(1.5 * width))
+    size = (round(0.66 * width), width)
     cells: list[list[Image | None]] = []
     for at, image in enumerate(images):
         tiles = [each[at] for each in volumes.values()]
@@ -86,11 +86,11 @@ def comparison(
 def scene(
     image: Image, depth: Image | None, volume_picture: Image | None, from_above: Image | None, from_side: Image | None
 ) -> Image:
-    """Put one frame's pictures together as Figure 1 does: image and depth, occupancy in 3D, from above, from the side.
+    """Put one frame's pictures together as Figure 1 does: image and depth, below them occupancy from three sides.
 
-    Any but the image may be missing; each is finished by the function that draws it.
+    Any but the image may be missing; each is finished by the function that draws it, and the depth has the image in it.
     """
-    left = [to_width(image, max(image.shape[1], 480))]
-    left += [part for part in (depth, from_side) if part is not None]
-    columns = [below(left)] + [part for part in (volume_picture, from_above) if part is not None]
-    return beside(columns, 16)
+    top = titled(to_width(image, max(image.shape[1], 480)), "image") if depth is None else depth
+    solid = [part for part in (volume_picture, from_side) if part is not None]
+    parts = [*([below(solid)] if solid else []), *([] if from_above is None else [from_above])]
+    return below([top, beside(parts, 16)]) if parts else top

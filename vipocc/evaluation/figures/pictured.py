@@ -64,7 +64,7 @@ class Pictured:
             DataError: it is damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as held:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as held:
                 arrays = {name: held[name] for name in held.files}
             made = cls(Frame(**json.loads(arrays["frame"].tobytes())), arrays["image"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):

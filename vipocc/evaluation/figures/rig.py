@@ -85,8 +85,10 @@ def frusta(sample: Sequence[DrawnView], reach: float = 14.0, size: int = 420) ->
         cv2.circle(canvas, at(outline[:1])[0].tolist(), 8, _colour(number), cv2.FILLED, cv2.LINE_AA)
     picture = np.asarray(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
     for number, outline in enumerate(outlines):
-        x, y = at(outline[1:].mean(axis=0, keepdims=True))[0] // 2
-        write_text(picture, str(number + 1), (int(x), int(y)), 0.5, "middle", _colour(number))
+        # On the far edge, each at another place: views of one spot would write over one another.
+        along = (number % 4 + 1) / 5
+        x, y = at((1 - along) * outline[1:2] + along * outline[2:])[0] // 2
+        write_text(picture, str(number + 1), (int(x), int(y) + 5), 0.5, "middle", _colour(number))
     step = 5.0 if half < 25 else 10.0
     return with_axes(
         picture, Axis(float(low[0]), float(high[0]), step, "right (m)"),

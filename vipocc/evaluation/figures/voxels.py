@@ -120,7 +120,7 @@ def voxel_view(
             colour = palette[iy] * _SHADES[name]
             points = np.rint((place + shapes[name]) * 2 * (1 << _SHIFT)).astype(np.int32)
             cv2.fillConvexPoly(canvas, points, colour.tolist(), cv2.LINE_8, _SHIFT)
-            if c * scale >= 4:
+            if c * scale >= 2.5:
                 cv2.polylines(canvas, [points], True, (colour * 0.72).tolist(), line, cv2.LINE_8, _SHIFT)
     picture = np.asarray(cv2.resize(canvas, (size[1], size[0]), interpolation=cv2.INTER_AREA), np.uint8)
     _metres(picture, volume, project)
