@@ -5,15 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vipocc.data_manifests.stage import ensure_indexed
 from vipocc.errors import MissingInputError
-from vipocc.evaluation.inputs import (
-    select_keys,
-)
-from vipocc.evaluation.report import Report
+from vipocc.evaluation.figures.rays import samplers
+from vipocc.evaluation.inputs import committed, select_keys
+from vipocc.evaluation.report import Figure, Frame, Report
 from vipocc.evaluation.sampler import evaluate_sampler
 from vipocc.evaluation.session import Say, open_store, source_note
+from vipocc.pictures import png_bytes
+from vipocc.priors.anchors import read_instances
+from vipocc.priors.snog import Instances
+from vipocc.stores import StoreReader
 from vipocc.workspace import Workspace
+
+PICTURED_AMONG = 50
+"""Draws among whose images the one for Figure 8 is chosen."""
 
 
 def run_sampler(
@@ -45,6 +53,30 @@ def run_sampler(
         resamples=settings.resamples,
         confidence=settings.confidence,
         note=source_note(reader),
+        anchors=open_store(workspace, "anchors", fix) if workspace.store("anchors").is_dir() else None,
     )
+    report.figures = _pictured(workspace, reader, report, config)
     report.settings = {"seed": config.seed, "resamples": settings.resamples, "confidence": settings.confidence}
     return report, report.save(workspace.reports)
+
+
+def _pictured(workspace: Workspace, instances: StoreReader, report: Report, config: Any) -> list[Figure]:
+    """Figure 8 on the image with the most critical instances, of those drawn on that are prepared."""
+    if not workspace.store("frames").is_dir():
+        return []
+    frames = StoreReader(workspace.store("frames"))
+    best: tuple[int, Frame, Instances] | None = None
+    for frame in dict.fromkeys(report.used[:PICTURED_AMONG]):
+        group = f"{frame.sequence}/{frame.camera}"
+        if committed(frames, group, frame.row):
+            held = read_instances(instances, group, frame.row)
+            count = int(held.critical.sum())
+            if best is None or count > best[0]:
+                best = (count, frame, held)
+    if best is None:
+        return []
+    _, frame, held = best
+    image = np.asarray(frames.read(f"{frame.sequence}/{frame.camera}", frame.row, "rgb"))
+    picture, _ = samplers(image, held, config.priors.snog, np.random.default_rng([config.seed, frame.row]))
+    told = "One draw by each sampler: N_v distinct rays, N_vc of them on critical instances, psi_v their share."
+    return [Figure(f"Figure 8: {frame.name}", told, png_bytes(picture), frame)]

@@ -23,6 +23,15 @@ class SamplerFigures:
     """psi_v, the mean over iterations of the share of the distinct rays that lie on critical instances; 0 to 1."""
 
 
+def covered_rays(anchors: NDArray[Any], size: tuple[int, ...], patch: int) -> NDArray[np.bool_]:
+    """Return which pixels of an image of `size` (height, width) the patches around anchors [n, 2] (x, y) cover."""
+    covered = np.zeros(size, dtype=np.bool_)
+    low = patch // 2
+    for x, y in anchors.tolist():
+        covered[y - low : y - low + patch, x - low : x - low + patch] = True
+    return covered
+
+
 def valid_rays(anchors: NDArray[Any], critical: NDArray[np.bool_], patch: int) -> tuple[int, int]:
     """Return (distinct rays, those among them on critical instances) of one set of anchors.
 
@@ -31,10 +40,7 @@ def valid_rays(anchors: NDArray[Any], critical: NDArray[np.bool_], patch: int) -
         critical: [H, W], the pixels of critical instances.
         patch: side of a patch in pixels.
     """
-    covered = np.zeros(critical.shape, dtype=np.bool_)
-    low = patch // 2
-    for x, y in anchors.tolist():
-        covered[y - low : y - low + patch, x - low : x - low + patch] = True
+    covered = covered_rays(anchors, critical.shape, patch)
     return int(np.count_nonzero(covered)), int(np.count_nonzero(covered & critical))
 
 
