@@ -55,6 +55,8 @@ def init(app: App, dataset: str, root: Path | None, scale: float | None, world: 
         overrides += ("data.world.full_fisheye=true",)
     if app.profile is not None:
         overrides += (f"profile={app.profile}",)
+    if dataset == "synthetic":
+        overrides = _synthetic_priors() + overrides  # what is set by itself wins
     config.load(app.preset, overrides=overrides)  # an unknown preset or key is refused before anything is written
     workspace = Workspace.create(Path(app.workspace_dir or "."), dataset, root, app.preset, overrides)
     own = f", {', '.join(workspace.overrides)}" if workspace.overrides else ""
@@ -64,6 +66,7 @@ def init(app: App, dataset: str, root: Path | None, scale: float | None, world: 
     if dataset == "synthetic":
         from vipocc.data_manifests.stage import cores
         from vipocc.data_manifests.synthetic.generate import estimate
+        from vipocc.priors.config import SYNTHETIC_PRIORS
         from vipocc.progress import duration, size
 
         chosen = config.load(workspace.preset, overrides=workspace.overrides).data.world
@@ -72,9 +75,25 @@ def init(app: App, dataset: str, root: Path | None, scale: float | None, world: 
             f"world: {chosen.drives} drives, {chosen.frames:,} frames, to be generated in about {duration(seconds)} "
             f"on {cores()} cores, {size(count)}"
         )
+        app.say(f"priors: {_SYNTHETIC_PRIORS[SYNTHETIC_PRIORS]}")
         app.say("next: vipocc priors depth --split train")
     else:
         app.say("next: vipocc data check")
+
+
+_SYNTHETIC_PRIORS = {
+    "simulated": "simulated from the exact truth (no network runs); this package holds no trained embedded models",
+    "embedded": "by the package's own small networks, trained on other synthetic streets; `--prior simulated` degrades "
+    "the exact truth instead",
+}
+
+
+def _synthetic_priors() -> tuple[str, ...]:
+    """Return what a new synthetic workspace says of its priors, nothing where they are simulated."""
+    from vipocc.priors.config import SYNTHETIC_PRIORS
+    from vipocc.priors.embedded import OVERRIDES
+
+    return OVERRIDES if SYNTHETIC_PRIORS == "embedded" else ()
 
 
 @click.group()

@@ -14,11 +14,18 @@ from numpy.typing import NDArray
 from vipocc.apps.demo_pictures import Shown, write_pictures
 from vipocc.cli import App, cli
 from vipocc.evaluation.report import Frame, Report
+from vipocc.priors.config import SYNTHETIC_PRIORS
 from vipocc.progress import duration
 from vipocc.workspace import Workspace
 
 Say = Callable[[str], None]
 TRANSFORMERS_FRAMES = 4
+_ABOUT_PRIORS = {
+    "simulated": "Its priors are simulated from the world's exact truth with a foundation model's faults, "
+    "and labelled so.",
+    "embedded": "Its priors come from the package's own Depth Anything, Grounding DINO and SAM, small ones that were "
+    "trained on other streets of this kind.",
+}
 PICTURES = 4
 
 
@@ -36,19 +43,21 @@ class _Kept:
 def run_demo(output: Path, *, steps: int | None, say: Say) -> None:
     """Run the demo in `output`, which gets `workspace/`, `pictures/` and `summary.md`.
 
-    Every stage that a user would type runs through its command; the foundation models' path runs on four frames with
-    small checkpoints of the real architectures, and a failure there is a failure of the demo.
+    Every stage that a user would type runs through its command; where priors are simulated, the
+    foundation models' path runs on four frames with small checkpoints of the real architectures, and a failure there is
+    a failure of the demo.
     """
     start = time.monotonic()
     output = output.resolve()
     place = output / "workspace"
     type_ = _typist(place, say)
     say("Demo: a small synthetic street world, from images to an evaluated occupancy model.")
-    say("Its priors are simulated from the world's exact truth with a foundation model's faults, and labelled so.\n")
+    say(_ABOUT_PRIORS[SYNTHETIC_PRIORS] + "\n")
     type_("init", "--dataset", "synthetic", "--preset", "demo")
     type_("priors", "depth")
     type_("priors", "sam")
-    _through_transformers(type_, output / "tiny-models", say)
+    if SYNTHETIC_PRIORS == "simulated":
+        _through_transformers(type_, output / "tiny-models", say)
     type_("train", *(("--steps", str(steps)) if steps else ()))
     reports, kept = _evaluate(place, say)
     workspace = Workspace.open(place)
@@ -154,7 +163,7 @@ def summarise(reports: dict[str, Report]) -> str:
         [
             [name, _value(reports["depth"], row, "abs_rel"), _value(reports["depth, median"], scaled, "abs_rel")]
             for name, row, scaled in (
-                ("prior (simulated)", "prior", "prior, median-scaled"),
+                (f"prior ({SYNTHETIC_PRIORS})", "prior", "prior, median-scaled"),
                 ("refined by the depth branch", "branch", "branch, median-scaled"),
                 ("rendered from the density", "rendered", "rendered, median-scaled"),
             )

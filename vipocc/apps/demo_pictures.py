@@ -21,6 +21,7 @@ from vipocc.pictures import (
     write_png,
 )
 from vipocc.priors.anchors import read_instances
+from vipocc.priors.config import SYNTHETIC_PRIORS
 from vipocc.stores import StoreReader
 from vipocc.workspace import Workspace
 
@@ -71,7 +72,7 @@ def _picture(shown: Shown, anchors: StoreReader, instances: StoreReader, config:
                 ("anchors on boxes of critical instances", _anchors(shown, anchors, instances, config)),
             ],
             [
-                ("pseudo-depth (simulated prior)", depth_picture(shown.depths["prior"])),
+                (f"pseudo-depth ({SYNTHETIC_PRIORS} prior)", depth_picture(shown.depths["prior"])),
                 ("refined depth", depth_picture(shown.depths["branch"])),
             ],
             [

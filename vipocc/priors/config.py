@@ -15,6 +15,13 @@ from vipocc.priors.snog.config import SnogConfig
 MAX_INSTANCES = 254
 """Most instances kept of one image: instance numbers plus one must fit the uint8 map of masks."""
 
+SYNTHETIC_PRIORS: Literal["simulated", "embedded"] = "simulated"
+"""What new synthetic workspaces take priors from: the degraded exact truth, or the small networks of the package.
+
+`embedded` once their weights are in `vipocc/priors/embedded/`. It is decided here and not by which files lie there: a
+package that lacks them must say so, not simulate.
+"""
+
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -47,7 +47,7 @@ def test_an_unknown_name_is_told_the_known_ones(name: str, said: str) -> None:
 
 def test_missing_weights_are_never_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("vipocc.priors.embedded.FOLDER", tmp_path)
-    with pytest.raises(CheckpointError, match="without the weights of 'embedded:depth'.*--prior simulated"):
+    with pytest.raises(CheckpointError, match=r"without the weights of 'embedded:depth'.*--prior simulated"):
         depth_fingerprint(DEPTH)
 
 

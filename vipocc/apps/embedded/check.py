@@ -20,9 +20,9 @@ from vipocc.priors.embedded import EmbeddedModel
 from vipocc.priors.grounded_sam.boxes import overlap
 from vipocc.priors.grounded_sam.records import Detections
 
-_CAR_PIXELS = 100
+_CAR_PIXELS = 32
 """Fewest pixels at 192x640 of a car that has to be found; whoever finds a smaller one is not wrong."""
-_MASK_PIXELS = 50
+_MASK_PIXELS = 32
 
 
 def check(

@@ -1,8 +1,8 @@
 """The words that the embedded detector's text encoder can read: a WordPiece vocabulary of 1,030 entries.
 
-A word that is not in it falls apart into letters, so any prompt in Latin letters can be written; what the detector was never shown it
-does not find. Numbers of the special tokens are BERT's own: Grounding DINO finds the ends of phrases by them
-(101 [CLS], 102 [SEP], 1012 full stop, 1029 question mark), whatever the vocabulary.
+A word that is not in it falls apart into letters, so any prompt in Latin letters can be written; what the detector was
+never shown it does not find. Numbers of the special tokens are BERT's own: Grounding DINO finds the ends of phrases by
+them (101 [CLS], 102 [SEP], 1012 full stop, 1029 question mark), whatever the vocabulary.
 """
 
 from __future__ import annotations

@@ -19,6 +19,15 @@ MODELS: tuple[EmbeddedModel, ...] = get_args(EmbeddedModel)
 FOLDER = Path(__file__).parent
 """Holds one folder for each model, in transformers' layout with a card and the record of its training."""
 
+OVERRIDES = (
+    "priors.kinds.depth=depth-anything-v2",
+    "priors.kinds.instances=grounded-sam",
+    "priors.depth.model=embedded:depth",
+    "priors.sam.detector=embedded:detector",
+    "priors.sam.segmenter=embedded:segmenter",
+)
+"""What a workspace says whose priors these models make: the sources of real priors, with other weights."""
+
 
 def is_embedded(name: str) -> bool:
     """Return whether `name` asks for a model of the package."""
