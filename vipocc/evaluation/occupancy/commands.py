@@ -9,7 +9,15 @@ import click
 
 from vipocc.cli import App, pass_app, path_option, workspace_options
 from vipocc.evaluation.metrics import OBJECT, OURS, SCENE
-from vipocc.evaluation.options import entrant_options, frame_options, limit_options, model_options, show, speaker
+from vipocc.evaluation.options import (
+    entrant_options,
+    frame_options,
+    limit_options,
+    model_options,
+    picture_option,
+    show,
+    speaker,
+)
 
 
 @click.command()
@@ -27,6 +35,7 @@ from vipocc.evaluation.options import entrant_options, frame_options, limit_opti
 )  # fmt: skip
 @frame_options
 @model_options
+@picture_option
 @entrant_options
 @click.option(
     "--baseline",

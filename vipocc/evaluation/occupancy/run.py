@@ -8,7 +8,7 @@ from typing import Any
 
 from vipocc.data_manifests.ground_truth.rules import parse_slice_name
 from vipocc.data_manifests.stage import ensure_prepared
-from vipocc.evaluation.figures.collect import chain
+from vipocc.evaluation.figures.collect import OccupancyPictures, chain, check_named
 from vipocc.evaluation.inputs import (
     FrameSource,
     choose_checkpoint,
@@ -19,6 +19,7 @@ from vipocc.evaluation.inputs import (
     untrained_model,
 )
 from vipocc.evaluation.occupancy.evaluate import Keep, evaluate_occupancy
+from vipocc.evaluation.occupancy.judging import thresholds
 from vipocc.evaluation.occupancy.opening import check_protocol, needed_stores, open_truth, protocol_keys
 from vipocc.evaluation.predictors.entrants import Entrants, folder_occupancy, frames_of, occupancy_meta
 from vipocc.evaluation.predictors.interface import OccupancyPredictor
@@ -47,6 +48,7 @@ def run_occupancy(
     keep: Keep | None = None,
     truth_folder: Path | None = None,
     entrants: Entrants | None = None,
+    picture: Sequence[str] = (),
 ) -> tuple[Report, Path]:
     """Evaluate occupancy and return the report with the folder that it was written to.
 
@@ -66,6 +68,7 @@ def run_occupancy(
         truth_folder: holds the published GT_Occ and Object_Label (the protocol is then slice-300-published unless
             another is named), or the voxels of the protocol `voxel`.
         entrants: baselines and others' predictions; the network is left out if these are all that is asked for.
+        picture: frames to picture as SEQ/FRAME, beside `evaluation.pictures` evenly spaced ones.
 
     Raises:
         MissingInputError: nothing was trained, or frames are missing and `auto` is not set.
@@ -108,11 +111,20 @@ def run_occupancy(
     frames = frames_of(manifest, keys)
     predictors += folder_occupancy(folders, manifest, frames, cells.points, cells.shape, chosen.name, convention)
     predictors += entrants.depth_baselines(*depth_sources(workspace, split, keys, model), convention)
-    if savers is not None:
-        keep = chain(keep, savers.keep)
+    limits = {one.name: thresholds(one.unit, cells.opacity_length)[0] for one in predictors}
+    pictures = OccupancyPictures(predictors, limits, settled.evaluation.pictures, check_named(picture, manifest, keys))
     report = evaluate_occupancy(
-        predictors, source, keys, truth, chosen, split=split, device=where, cells=cells, keep=keep
+        predictors,
+        source,
+        keys,
+        truth,
+        chosen,
+        split=split,
+        device=where,
+        cells=cells,
+        keep=chain(keep, pictures.keep, None if savers is None else savers.keep),
     )
+    pictures.put_into(report, source, where)
     return finish(report, workspace, found, settings_of(settled, where), settled)
 
 
