@@ -48,9 +48,9 @@ def voxel_centres(protocol: VoxelProtocol) -> NDArray[np.float64]:
 
 
 def in_image(points: NDArray[np.float64], camera: Pinhole) -> Mask:
-    """Return which points [N, 3] of a camera's frame show in its raw image: pixel rounded, in front of it."""
+    """Return which points [N, 3] of a camera's frame show in its raw image: before it, 0 <= u < width, likewise v."""
     z = points[:, 2]
-    pixels = np.rint(points[:, :2] / np.where(z > 0, z, 1.0)[:, None] @ camera.matrix[:2, :2].T + camera.matrix[:2, 2])
+    pixels = points[:, :2] / np.where(z > 0, z, 1.0)[:, None] @ camera.matrix[:2, :2].T + camera.matrix[:2, 2]
     return np.asarray((z > 0) & ((pixels >= 0) & (pixels < [camera.width, camera.height])).all(axis=1))
 
 

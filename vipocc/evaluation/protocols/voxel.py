@@ -26,7 +26,9 @@ class VoxelProtocol(Protocol):
     size: float = 0.2
     """Metres of a cell's edge, and the length of its opacity."""
     query: str = "the cell's centre"
-    seen_by: str = "centres whose pixel, rounded, lies in the raw left image, before the camera"
+    seen_by: str = (
+        "centres in front of the rectified left camera that project to 0 <= u < width, 0 <= v < height of its image"
+    )
     threshold: str = "opacity of a cell, 1 - exp(-density 0.2 m), > 0.5"
     visible: str = "no occupied cell between the camera and the cell's centre, so surfaces are visible; unknown is free"
     under_ground_layers: int = 7
