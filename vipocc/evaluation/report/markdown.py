@@ -14,7 +14,9 @@ DAGGER = "† not to be compared with the others; the note says why"
 def markdown(report: Report) -> str:
     """Return the tables with their headings: protocol, frames, rows, breakdowns, notes."""
     left = f"; {_left_out(report.skipped)}" if report.skipped else ""
-    lines = [f"# {report.title}", "", f"{len(report.used):,} frames{left}."]
+    lines = [f"# {report.title}", ""]
+    if report.used or report.skipped:  # speed is of no frames
+        lines.append(f"{len(report.used):,} frames{left}.")
     if report.checkpoint is not None:
         lines.append(f"Checkpoint {report.checkpoint['path']}, {report.checkpoint['rule']}.")
     lines += ["", *_table(report.metrics, report.rows)]

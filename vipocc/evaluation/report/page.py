@@ -31,7 +31,8 @@ def page(report: Report) -> Page:
     """Return the page: result, protocol, what chose the model, parts, frames, pictures, provenance."""
     made = Page(
         f"{report.kind.capitalize()} on {report.dataset} {report.split}",
-        f"protocol {report.protocol['name']}, {len(report.used):,} frames used, {len(report.skipped):,} left out",
+        f"protocol {report.protocol['name']}"
+        + (f", {len(report.used):,} frames used, {len(report.skipped):,} left out" if report.used else ""),
     )
     _result(made, report)
     _protocol(made, report)
