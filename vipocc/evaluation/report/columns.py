@@ -75,7 +75,6 @@ COLUMNS: dict[str, Column] = {
     "n_vc": Column("N_vc", "higher", 1, meaning="distinct rays on critical instances a draw (Eq. A.5)"),
     "psi_v": Column("ψ_v", "higher", meaning="share of distinct rays on critical instances (Eq. A.6)"),
     "ray_share": Column("share of rays", meaning="distinct rays on instances of the class, mean over draws"),
-    "area_share": Column("share of area", meaning="pixels of instances of the class, mean over draws"),
     "parameters": Column("parameters", "lower", 2, "M", "millions of weights that are used"),
     "parameters_total": Column("held", "", 2, "M", "millions of weights in the model"),
     "parameters_trained": Column("trained", "", 2, "M", "millions of weights that are used and that training changes"),
