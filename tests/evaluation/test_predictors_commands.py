@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import torch
 
 from vipocc import cli
 from vipocc import config as configuration
-from vipocc.data_manifests.manifest import Manifest
 from vipocc.data_manifests.stage import ensure_indexed, ensure_prepared
 from vipocc.data_manifests.synthetic.exact import ExactTruth
 from vipocc.evaluation.metrics import occupancy_metrics
@@ -256,10 +256,28 @@ def test_other_methods_presets_go_through_the_same_harness(here: Path, workspace
     assert all(0 <= found["trained"][name] <= 1 for name in ("o_acc", "ie_acc", "average_precision"))
 
 
-def test_the_prior_enters_unasked_where_it_is(here: Path, workspace: Workspace) -> None:
-    """Rows `prior` and `prior+4m` need pseudo-depth of the split; asked for without it they name the way out."""
-    manifest = Manifest.load(workspace.manifest)
-    assert manifest.keys("test")
+def test_the_prior_enters_unasked_where_it_is(
+    here: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("points", "--protocol", "exact", "--output", "points.npz")
     fill(np.load("points.npz"), Path("theirs"), lambda *_: np.ones(12_800, np.float32), name="theirs")
-    run("occupancy", "--protocol", "exact", "--predictions", "theirs", "--baseline", "prior", code=2)
+    asked = ("occupancy", "--protocol", "exact", "--predictions", "theirs")
+    capsys.readouterr()
+    run(*asked, "--baseline", "prior", code=2)
+    assert "run `vipocc priors depth --split test`" in capsys.readouterr().err
+
+    shutil.copytree(workspace.path, here / "copy", ignore=shutil.ignore_patterns("synthetic", "reports"))
+    copy = Workspace.find(here / "copy")
+    monkeypatch.setenv("VIPOCC_WORKSPACE", str(copy.path))
+    assert cli.run(["priors", "depth", "--split", "test"]) == 0
+    run(*asked)
+    report = newest(copy)
+    assert list(rows(report, "baseline")) == ["prior", "prior+4m"]
+    notes = {row["name"]: row["note"] for row in report["rows"]}
+    assert notes["prior"] == "occupied where z >= depth; simulated prior"
+    assert notes["prior+4m"] == "occupied where depth <= z < depth + 4 m; simulated prior"
+    run(*asked, "--baseline", "none")
+    assert list(rows(newest(copy), "baseline")) == []
+    capsys.readouterr()
+    run(*asked, "--baseline", "rendered", code=2)
+    assert "run `vipocc train`" in capsys.readouterr().err
