@@ -65,8 +65,12 @@ class OccupancyPictures:
         self, predictors: Sequence[OccupancyPredictor], thresholds: Mapping[str, float], count: int,
         named: Sequence[tuple[str, int]] = (),
     ) -> None:  # fmt: skip
-        """Prepare to keep `count` frames and the named ones; a value above its predictor's threshold is occupied."""
-        self._predictors, self._thresholds = predictors, thresholds
+        """Prepare to keep `count` frames and the named ones; a value above its predictor's threshold is occupied.
+
+        Untrained networks and constant guesses are not pictured: they look the same on every frame.
+        """
+        self._predictors = [one for one in predictors if one.kind not in ("untrained", "constant")]
+        self._thresholds = {one.name: thresholds[one.name] for one in self._predictors}
         self._chosen: Chosen[Pictured] = Chosen(count, named)
 
     def keep(self, frame: Frame, image: NDArray[np.uint8], values: Mapping[str, NDArray[Any]], truth: Any) -> None:

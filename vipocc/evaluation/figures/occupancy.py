@@ -90,7 +90,9 @@ def scene(
 
     Any but the image may be missing; each is finished by the function that draws it, and the depth has the image in it.
     """
-    top = titled(to_width(image, max(image.shape[1], 480)), "image") if depth is None else depth
     solid = [part for part in (volume_picture, from_side) if part is not None]
+    if depth is None:
+        solid.insert(0, titled(to_width(image, max(image.shape[1], 480)), "image"))
     parts = [*([below(solid)] if solid else []), *([] if from_above is None else [from_above])]
-    return below([top, beside(parts, 16)]) if parts else top
+    rows = [*([] if depth is None else [depth]), *([beside(parts, 16)] if parts else [])]
+    return below(rows)

@@ -109,19 +109,21 @@ def voxel_view(
         "top": ((0, -1, 0), np.array([[0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1]])),
     }
     line = max(1, round(c * scale / 6))
-    shapes = {
-        name: project(c * corner.astype(np.float64)) - project(np.zeros((1, 3))) for name, (_, corner) in faces.items()
-    }
     places = project(start + c * cells[:, [2, 0, 1]].astype(np.float64))
-    for (iy, iz, ix), place in zip(cells, places, strict=True):
-        for name, ((dx, dy, dz), _) in faces.items():
-            if padded[iy + 1 + dy, iz + 1 + dz, ix + 1 + dx]:
-                continue
-            colour = palette[iy] * _SHADES[name]
-            points = np.rint((place + shapes[name]) * 2 * (1 << _SHIFT)).astype(np.int32)
-            cv2.fillConvexPoly(canvas, points, colour.tolist(), cv2.LINE_8, _SHIFT)
-            if c * scale >= 2.5:
-                cv2.polylines(canvas, [points], True, (colour * 0.72).tolist(), line, cv2.LINE_8, _SHIFT)
+    polygons, colours, order = [], [], []
+    for number, (name, ((dx, dy, dz), corner)) in enumerate(faces.items()):
+        exposed = ~padded[cells[:, 0] + 1 + dy, cells[:, 1] + 1 + dz, cells[:, 2] + 1 + dx]
+        shape = project(c * corner.astype(np.float64)) - project(np.zeros((1, 3)))
+        polygons.append(places[exposed, None] + shape)
+        colours.append(palette[cells[exposed, 0]] * _SHADES[name])
+        order.append(np.flatnonzero(exposed) * len(faces) + number)
+    turn = np.argsort(np.concatenate(order))
+    points = np.rint(np.concatenate(polygons)[turn] * 2 * (1 << _SHIFT)).astype(np.int32)
+    fills = np.concatenate(colours)[turn]
+    for polygon, fill, edge in zip(points, fills.tolist(), (0.72 * fills).tolist(), strict=True):
+        cv2.fillConvexPoly(canvas, polygon, fill, cv2.LINE_8, _SHIFT)
+        if c * scale >= 2.5:
+            cv2.polylines(canvas, [polygon], True, edge, line, cv2.LINE_8, _SHIFT)
     picture = np.asarray(cv2.resize(canvas, (size[1], size[0]), interpolation=cv2.INTER_AREA), np.uint8)
     _metres(picture, volume, project)
     return picture
