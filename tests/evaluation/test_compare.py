@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from made_reports import FRAMES, METRICS, made_report
 from vipocc.cli import App, cli
 from vipocc.errors import MissingInputError, UsageError
 from vipocc.evaluation.compare import Comparison, compare, find_reports, paired_difference, show
-from vipocc.evaluation.report import Report, Row
+from vipocc.evaluation.report import Frame, Report, Row
 
 
 def comparison(tmp_path: Path, *reports: Report, **options: Any) -> Comparison:
@@ -153,6 +154,21 @@ def test_rows_that_are_no_means_over_frames_stand_as_they_are(tmp_path: Path) ->
     assert made.frames == 0
     assert [line.name for line in made.lines] == ["A vipocc", "B vipocc", "BTS", "KYN", "ViPOcc"]
     assert "not comparable, by another protocol" in made.lines[-1].row.note
+
+
+def test_what_cannot_be_brought_to_the_shared_frames_is_apart(tmp_path: Path) -> None:
+    def pooled(frames: Sequence[Frame]) -> Report:
+        report = made_report(frames=frames)
+        return replace(report, breakdowns={"Pooled": [replace(report.rows[0], per_frame=())]})
+
+    made = comparison(tmp_path, pooled(FRAMES), pooled(FRAMES[:10]))
+    mine, theirs = made.breakdowns["Pooled"]
+    assert (mine.row.note, set(mine.row.apart)) == ("over 40 frames of its own", set(METRICS))
+    assert (theirs.row.note, theirs.row.apart) == ("", ())
+    assert any("10 frames are too few" in note for note in made.notes)
+    alike = comparison(tmp_path, pooled(FRAMES), pooled(FRAMES))
+    assert not any(line.row.apart for line in alike.breakdowns["Pooled"])
+    assert not any("too few" in note for note in alike.notes)
 
 
 def test_the_best_is_bold_and_published_rows_say_what_they_are(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from vipocc.evaluation.report.markdown import DAGGER
 
 JUDGED = ("measured", "baseline", "prior")
 NONE = "none"
+FEW = 20
+"""Frames below which a bootstrap interval is not to be trusted; the comparison says so."""
 
 
 @dataclass(frozen=True)
@@ -240,9 +242,15 @@ class _Alike:
         return self.main if self.main in base and (place or alone) else None
 
     def restricted(self, row: Row) -> Row:
-        """Return a row over the kept frames; as it is if it is no mean over frames or nothing is shared."""
-        if not self.keep or not row.per_frame:
+        """Return a row over the kept frames; as it is if its report has no values of frames or nothing is shared."""
+        if not self.keep:
             return row
+        if not row.per_frame:
+            # Pooled values and the like: where they are over other frames, they cannot be brought to the shared ones.
+            if row.frames in (0, len(self.keep)):
+                return row
+            note = f"over {row.frames:,} frames of its own"
+            return replace(row, note="; ".join(filter(None, (note, row.note))), apart=tuple(row.metrics))
         pairs = tuple(pair for pair in sorted(row.per_frame, key=_order) if pair[0] in self.keep)
         metrics = aggregate_all([values for _, values in pairs], self.resamples, self.confidence)
         return replace(row, metrics=metrics, per_frame=pairs)
@@ -270,6 +278,8 @@ def _notes(
     notes = []
     if any(line.row.apart for line in lines):
         notes.append(f"{DAGGER}.")
+    if 0 < len(keep) < FEW:
+        notes.append(f"{len(keep)} frames are too few for intervals and p to mean much.")
     if keep:
         notes.append(f"Means over the {len(keep):,} frames that all runs share, with {100 * confidence:g} % intervals.")
         for run in runs:

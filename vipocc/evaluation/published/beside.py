@@ -54,21 +54,25 @@ def beside(
     """
     about = (kind, dataset, split, protocol, frames)
     values: dict[tuple[str, int | None], dict[str, float]] = {}
-    notes: dict[tuple[str, int | None], list[str]] = {}
+    sources: dict[tuple[str, int | None], dict[str, list[str]]] = {}
     apart: dict[tuple[str, int | None], list[str]] = {}
     for table in tables:
-        told = f"{table.source}: {_judgement(table, *about)}"
+        told = _judgement(table, *about)
         for name in table.rows:
             method = (name, table.digits)
             values.setdefault(method, {}).update(table.values(name))
-            notes.setdefault(method, []).append(told)
+            by_judgement = sources.setdefault(method, {}).setdefault(told, [])
+            by_judgement += [] if table.source in by_judgement else [table.source]
             apart.setdefault(method, []).extend(table.metrics if _against(table, *about) else ())
     return [
-        Row.published(
-            name, found, f"published; {'; '.join(dict.fromkeys(notes[name, digits]))}", digits, apart[name, digits]
-        )
-        for (name, digits), found in values.items()
+        Row.published(method[0], found, _note(sources[method]), method[1], apart[method])
+        for method, found in values.items()
     ]
+
+
+def _note(sources: Mapping[str, Sequence[str]]) -> str:
+    told = (f"{' and '.join(named)}: {judgement}" for judgement, named in sources.items())
+    return f"published, {'; '.join(told)}"
 
 
 def _judgement(

@@ -66,7 +66,7 @@ _ALL = (
     PublishedTable(
         "table-1",
         "Scene reconstruction on KITTI-360",
-        "ViPOcc paper, Table 1",
+        "ViPOcc Table 1",
         "occupancy",
         "kitti-360",
         "test",
@@ -89,7 +89,7 @@ _ALL = (
     PublishedTable(
         "table-2",
         "Object reconstruction on KITTI-360",
-        "ViPOcc paper, Table 2",
+        "ViPOcc Table 2",
         "occupancy",
         "kitti-360",
         "test",
@@ -111,7 +111,7 @@ _ALL = (
     PublishedTable(
         "table-3",
         "Depth on KITTI Raw, Eigen split",
-        "ViPOcc paper, Table 3",
+        "ViPOcc Table 3",
         "depth",
         "kitti-raw",
         "test",
@@ -135,7 +135,7 @@ _ALL = (
     PublishedTable(
         "table-4",
         "Depth on KITTI-360",
-        "ViPOcc paper, Table 4",
+        "ViPOcc Table 4",
         "depth",
         "kitti-360",
         "test",
@@ -157,7 +157,7 @@ _ALL = (
     PublishedTable(
         "table-5",
         "Ablations on KITTI-360",
-        "ViPOcc paper, Table 5",
+        "ViPOcc Table 5",
         "occupancy",
         "kitti-360",
         "test",
@@ -183,7 +183,7 @@ _ALL = (
     PublishedTable(
         "table-6",
         "Zero-shot depth on DDAD",
-        "ViPOcc paper, Table 6",
+        "ViPOcc Table 6",
         "depth",
         "ddad",
         "",
@@ -203,7 +203,7 @@ _ALL = (
     PublishedTable(
         "table-9",
         "Parameters and speed",
-        "ViPOcc paper, Table 9",
+        "ViPOcc Table 9",
         "speed",
         "kitti-360",
         "test",
@@ -221,7 +221,7 @@ _ALL = (
     PublishedTable(
         "table-10",
         "Efficiency of ray samplers",
-        "ViPOcc paper, Table 10",
+        "ViPOcc Table 10",
         "sampler",
         "kitti-360",
         "",
@@ -235,7 +235,7 @@ _ALL = (
     PublishedTable(
         "table-11",
         "SNOG within other methods, KITTI-360",
-        "ViPOcc paper, Table 11",
+        "ViPOcc Table 11",
         "occupancy",
         "kitti-360",
         "test",
@@ -256,7 +256,7 @@ _ALL = (
     PublishedTable(
         "released-scene",
         "Scene reconstruction, released weights",
-        "released evaluation of the official weights",
+        "official weights",
         "occupancy",
         "kitti-360",
         "test",
@@ -271,7 +271,7 @@ _ALL = (
     PublishedTable(
         "released-objects",
         "Object reconstruction, released weights",
-        "released evaluation of the official weights",
+        "official weights",
         "occupancy",
         "kitti-360",
         "test",
@@ -286,7 +286,7 @@ _ALL = (
     PublishedTable(
         "released-depth",
         "Depth on KITTI-360, released weights",
-        "released evaluation of the official weights",
+        "official weights",
         "depth",
         "kitti-360",
         "test",
