@@ -2,8 +2,9 @@
 
 Public names load when they are first used, so `import vipocc` is cheap:
 
-    model = vipocc.ViPOcc.from_pretrained("runs/…/checkpoints/step_1000")
-    store = vipocc.StoreReader("stores/synthetic/depth.zarr")
+    model = vipocc.load("runs/…/checkpoints/step_1000")
+    depth = model.depth("street.jpg")
+    store = vipocc.open_store("stores/synthetic/depth.zarr")
 """
 
 from __future__ import annotations
@@ -12,6 +13,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vipocc.api import Model as Model
+    from vipocc.api import Sample as Sample
+    from vipocc.api import Scene as Scene
+    from vipocc.api import load as load
+    from vipocc.api import open_store as open_store
+    from vipocc.api import samples as samples
     from vipocc.data_manifests.manifest import Manifest as Manifest
     from vipocc.errors import VipoccError as VipoccError
     from vipocc.model.network import ViPOcc as ViPOcc
@@ -22,12 +29,35 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Manifest": "vipocc.data_manifests.manifest",
+    "Model": "vipocc.api",
+    "Sample": "vipocc.api",
+    "Scene": "vipocc.api",
     "StoreReader": "vipocc.stores.reader",
     "ViPOcc": "vipocc.model.network",
     "VipoccError": "vipocc.errors",
     "Workspace": "vipocc.workspace",
+    "load": "vipocc.api",
+    "open_store": "vipocc.api",
+    "samples": "vipocc.api",
 }
-__all__ = ["Manifest", "StoreReader", "ViPOcc", "VipoccError", "Workspace", "__version__"]
+__all__ = [
+    "Manifest",
+    "Model",
+    "Sample",
+    "Scene",
+    "StoreReader",
+    "ViPOcc",
+    "VipoccError",
+    "Workspace",
+    "__version__",
+    "load",
+    "open_store",
+    "samples",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("vipocc.evaluation.commands:eval_", "Evaluate occupancy, depth and the ray sampler."),
     "predict": ("vipocc.apps.predict.commands:predict", "Depth and occupancy of anybody's pictures and videos."),
     "checkpoints": ("vipocc.model.commands:checkpoints", "Show checkpoints; import and export released ones."),
+    "export": ("vipocc.model.commands:export_programs", "Write a checkpoint as torch.export or ONNX programs."),
     "stores": ("vipocc.stores.commands:stores", "Show, verify and repair the Zarr stores."),
     "config": ("vipocc.apps.commands:config", "Show the resolved configuration."),
     "view": ("vipocc.apps.view.commands:view", "Look round frames and predictions in 3D, in the browser."),

@@ -1,4 +1,4 @@
-"""The commands `vipocc checkpoints ...`."""
+"""The commands `vipocc checkpoints ...` and `vipocc export`."""
 
 from __future__ import annotations
 
@@ -81,3 +81,41 @@ def show(app: App, path: str, revision: str | None, as_json: bool) -> None:
 
     values = describe.describe(path, revision=revision)
     app.say(describe.as_json(values) if as_json else describe.as_text(values))
+
+
+@click.command("export")
+@click.argument("path", metavar="FOLDER|ID")
+@path_option("-o", "--output", required=True, metavar="FOLDER", help="Where to.")
+@click.option(
+    "--format", "form", type=click.Choice(["torch", "onnx"]), default="torch", show_default=True,
+    help="torch.export's .pt2, or ONNX (needs `pip install 'vipocc[onnx]'`).",
+)  # fmt: skip
+@click.option(
+    "--size", nargs=2, type=click.IntRange(min=64), metavar="H W", help="Of images [default: the training's]."
+)
+@click.option("--revision", metavar="NAME", help="Branch, tag or commit of a hub repository.")
+@_overwrite
+@_verbose
+@pass_app
+def export_programs(
+    app: App, /, path: str, output: Path, form: str, size: tuple[int, int] | None, revision: str | None, overwrite: bool
+) -> None:
+    """Write a checkpoint as programs that run without vipocc: encoder, query, and depth where it has that branch.
+
+    The encoder takes an image, the query what it gave, normalised intrinsics and any number of points. Image size is
+    fixed. export.json beside them says what goes in and out.
+    """
+    from vipocc.errors import UsageError
+    from vipocc.model.exporting import DESCRIPTION, export
+    from vipocc.model.network import ViPOcc
+
+    if (output / DESCRIPTION).exists() and not overwrite:
+        raise UsageError(f"{output} holds exported programs already", fix="use --overwrite, or another -o")
+    model = ViPOcc.from_pretrained(path, revision=revision)
+    chosen = size or model.loaded_config.get("data", {}).get("image_size")
+    if chosen is None:
+        raise UsageError("this checkpoint does not say the size of its images", fix="add --size H W, such as 192 640")
+    files = export(model, output, (int(chosen[0]), int(chosen[1])), "onnx" if form == "onnx" else "torch")
+    for name, file in files.items():
+        app.say(f"{name}: {file}")
+    app.say(f"what goes in and out: {output / DESCRIPTION}")

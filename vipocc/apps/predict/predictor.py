@@ -100,7 +100,7 @@ class Predictor:
         intrinsics = self._intrinsics.expand(len(views), 3, 3)
         features: HeadInputs | None = None
         if grid is not None or (depth and self.depth_kind == "rendered"):
-            features = self.model.encode_keys(images, intrinsics)
+            features = self.features(views)
         found: Tensor | None = None
         priors: NDArray[np.float32] | None = None
         if depth:
@@ -128,12 +128,15 @@ class Predictor:
         return predictions
 
     @torch.no_grad()
-    def density(self, view: View, points: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the density [N] in 1/m at points [N, 3] in the camera's frame, metres."""
-        intrinsics = self._intrinsics[None]
-        features = self.model.encode_keys(self._images([view]), intrinsics)
+    def features(self, views: Sequence[View]) -> HeadInputs:
+        """Return what the networks make of views, for `density_of`."""
+        return self.model.encode_keys(self._images(views), self._intrinsics.expand(len(views), 3, 3))
+
+    @torch.no_grad()
+    def density_of(self, features: HeadInputs, points: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the density [N] in 1/m at points [N, 3] in the camera's frame, metres, of one view's features."""
         given = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32))
-        return np.asarray(self._density(features, given, intrinsics)[0])
+        return np.asarray(self._density(features, given, self._intrinsics[None])[0])
 
     def _images(self, views: Sequence[View]) -> Tensor:
         stacked = torch.from_numpy(np.stack([view.image for view in views])).to(self.model.device)
