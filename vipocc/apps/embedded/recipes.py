@@ -30,6 +30,8 @@ from vipocc.errors import VipoccError
 from vipocc.priors.embedded import MODELS, EmbeddedModel
 from vipocc.progress import duration, say
 
+TASKS: dict[EmbeddedModel, Any] = {"depth": DepthTask, "detector": DetectorTask, "segmenter": SegmenterTask}
+
 PLANS: dict[EmbeddedModel, Plan] = {
     "depth": Plan(steps=10_000, batch=32, rate=1e-3),
     "detector": Plan(steps=8_000, batch=32, rate=6e-4),
@@ -68,8 +70,7 @@ def train_model(
     """Train one model on the pictures in `pictures`, write it to `folder/NAME`, measure it; return its record."""
     torch.set_float32_matmul_precision("high")
     network = build(name, plan.seed)
-    makers: dict[EmbeddedModel, Any] = {"depth": DepthTask, "detector": DetectorTask, "segmenter": SegmenterTask}
-    task = makers[name](network, device)
+    task = TASKS[name](network, device)
     train_pictures = Pictures.load(pictures / "train.npz")
     batches = Batches(train_pictures, plan.batch, plan.seed, device)
     done = train(task, batches, plan, folder / "runs" / name)
