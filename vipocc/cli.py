@@ -34,10 +34,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "checkpoints": ("vipocc.model.commands:checkpoints", "Show checkpoints; import and export released ones."),
     "export": ("vipocc.model.commands:export_programs", "Write a checkpoint as torch.export or ONNX programs."),
     "stores": ("vipocc.stores.commands:stores", "Show, verify and repair the Zarr stores."),
-    "config": ("vipocc.apps.commands:config", "Show the resolved configuration."),
+    "config": ("vipocc.apps.commands:config", "Show the resolved configuration, compare configurations."),
     "view": ("vipocc.apps.view.commands:view", "Look round frames and predictions in 3D, in the browser."),
     "demo": ("vipocc.apps.commands:demo", "Run the whole path on a small synthetic world, with pictures."),
-    "doctor": ("vipocc.apps.commands:doctor", "Say what this machine offers and whether a workspace is sound."),
+    "doctor": ("vipocc.apps.commands:doctor", "Say what this machine offers, whether a workspace is sound, what next."),
+    "completion": ("vipocc.apps.commands:completion", "Print what lets a shell complete commands and options."),
 }
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -102,15 +102,44 @@ def config() -> None:
 
 
 @config.command("show")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
 @workspace_options
 @pass_app
-def show(app: App) -> None:
+def show(app: App, as_json: bool) -> None:
     """Print the configuration that commands in this workspace use, as YAML, every default written out."""
+    import json
+
     import yaml
 
     from vipocc.config import as_dict
 
-    click.echo(yaml.safe_dump(as_dict(app.config), sort_keys=False), nl=False)
+    values = as_dict(app.config)
+    click.echo(json.dumps(values, indent=1) + "\n" if as_json else yaml.safe_dump(values, sort_keys=False), nl=False)
+
+
+@config.command("diff")
+@click.argument("this", metavar="[ONE]", required=False)
+@click.argument("other", metavar="[OTHER]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@workspace_options
+@pass_app
+def diff(app: App, this: str | None, other: str | None, as_json: bool) -> None:
+    """Print the keys in which two configurations differ.
+
+    ONE and OTHER are presets, runs of the workspace, checkpoints or YAML files. With one, it is compared with the
+    workspace's; with none, the workspace's with its preset.
+    """
+    import json
+
+    from vipocc.apps.config_diff import as_text, differences, named
+
+    first = named(this, app) if this is not None and other is not None else named(None, app)
+    second = named(other or this or app.workspace.preset, app)
+    found = differences(first.values, second.values)
+    if as_json:
+        click.echo(json.dumps({"one": first.name, "other": second.name, "differences": found}, indent=1))
+    else:
+        click.echo(as_text(first.name, second.name, found))
 
 
 @config.command("presets")
@@ -142,12 +171,40 @@ def demo(app: App, output: Path, steps: int | None, verbose: int) -> None:
 
 
 @click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @workspace_options
 @pass_app
-def doctor(app: App) -> None:
-    """Say what this machine offers and whether the workspace, if there is one, is sound."""
-    from vipocc.apps.doctor import examine
+def doctor(app: App, as_json: bool) -> None:
+    """Say what this machine offers, whether the workspace, if there is one, is sound, and what to do next.
 
-    sound = examine(app)
-    if not sound:
+    Looks at Python and packages, GPUs, disk, the weights that the configuration names, stores, runs and reports; reads
+    no array and changes nothing. Exit code 2 if something is wrong.
+    """
+    import json
+
+    from vipocc.apps.doctor import as_dict, examine, is_sound
+    from vipocc.apps.doctor.findings import as_text
+
+    findings, step = examine(app)
+    app.say(json.dumps(as_dict(findings, step), indent=1) if as_json else f"{as_text(findings)}\n\nnext: {step}")
+    if not is_sound(findings):
         raise click.exceptions.Exit(2)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that lets a shell complete commands, options and their values.
+
+    \b
+    bash: echo 'eval "$(vipocc completion bash)"' >> ~/.bashrc
+    zsh:  echo 'eval "$(vipocc completion zsh)"' >> ~/.zshrc
+    fish: vipocc completion fish > ~/.config/fish/completions/vipocc.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    from vipocc.cli import cli
+
+    made = get_completion_class(shell)
+    assert made is not None  # the three that click knows
+    click.echo(made(cli, {}, "vipocc", "_VIPOCC_COMPLETE").source())
