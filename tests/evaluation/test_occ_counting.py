@@ -19,7 +19,7 @@ from vipocc.evaluation.occupancy.counting import (
     figures,
     ranked_precision,
 )
-from vipocc.evaluation.occupancy.judging import PARTS, Judge, frame_values, near_cells, thresholds
+from vipocc.evaluation.occupancy.judging import PARTS, Judge, near_cells, thresholds
 from vipocc.evaluation.occupancy.tables import pooled
 from vipocc.evaluation.predictors.constant import ConstantOccupancy
 from vipocc.evaluation.protocols import CUBOID, slice_protocol
@@ -76,6 +76,14 @@ def released(density: np.ndarray, occupied: np.ndarray, visible: np.ndarray, obj
         (r0, c0), (r1, c1) = where.min(0), where.max(0)
         mask[max(r0 - 20, 0) : min(r1 + 20, 160), max(c0 - 5, 0) : min(c1 + 5, 80)] = True
     return scene + formulas(p[mask], g[mask], visible[mask])
+
+
+def frame_values(counts: np.ndarray, precision: float) -> dict[str, float]:
+    """All figures of a frame from its counts: of the scene, and around objects."""
+    found = figures(counts)
+    values = {name: float(both[PARTS.index("scene")]) for name, both in found.items()}
+    values |= {name: float(found[name.removeprefix("object_")][PARTS.index("objects")]) for name in OBJECT}
+    return values | {"average_precision": precision}
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -15,7 +15,7 @@ from vipocc.errors import DataError
 from vipocc.evaluation.metrics import OBJECT, Mask, object_metrics, occupancy_metrics
 from vipocc.evaluation.metrics import density_precision as density_precision_reference
 from vipocc.evaluation.occupancy.cells import Cells
-from vipocc.evaluation.occupancy.counting import Counts, cell_codes, count, figures, ranked_precision
+from vipocc.evaluation.occupancy.counting import Counts, cell_codes, count, ranked_precision
 from vipocc.evaluation.occupancy.truth import SliceTruth, TruthReader
 from vipocc.evaluation.predictors.interface import OccupancyPredictor, Unit
 from vipocc.evaluation.protocols import OccupancyProtocol, VoxelProtocol
@@ -150,14 +150,6 @@ def near_cells(visible: Mask, margin: int) -> Mask:
     rows = np.flatnonzero(seen)
     near = np.arange(len(seen)) >= (rows[0] - margin if len(rows) else len(seen))
     return np.broadcast_to(near[:, None], visible.shape)
-
-
-def frame_values(counts: Counts, precision: float) -> dict[str, float]:
-    """Return all figures of a frame from its counts [parts, 2, 2, 2]: of the scene, around objects, over thresholds."""
-    found = figures(counts[:2])
-    values = {name: float(both[0]) for name, both in found.items()}
-    values |= {name: float(found[name.removeprefix("object_")][1]) for name in OBJECT}
-    return values | {"average_precision": precision}
 
 
 def frame_metrics_reference(density: NDArray[Any], truth: SliceTruth) -> dict[str, float]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vipocc.evaluation.bootstrap import resampled_means
-from vipocc.evaluation.metrics import OURS, Aggregate
+from vipocc.evaluation.metrics import OURS, Aggregate, aggregate_all
 from vipocc.evaluation.occupancy.cells import Cells
 from vipocc.evaluation.occupancy.counting import Counts, figures
-from vipocc.evaluation.occupancy.judging import PARTS, Scored, Verdict, frame_values
+from vipocc.evaluation.occupancy.judging import PARTS, Scored, Verdict
 from vipocc.evaluation.predictors.interface import OccupancyPredictor
 from vipocc.evaluation.protocols import BTS_SWEEPS, OccupancyProtocol, VoxelProtocol, slice_protocol
 from vipocc.evaluation.report import Frame, Row, Skipped
@@ -48,47 +47,49 @@ def tables(
         config: the section `evaluation`, for the intervals.
     """
     scene = protocol.metrics
-    metrics = (*scene, *around, *OURS)
+    judged = (*scene, "balanced_accuracy")
     interval = (config.resamples, config.confidence)
     own = 1 if isinstance(protocol, VoxelProtocol) else 0
-    joined = protocol == slice_protocol(BTS_SWEEPS)
+    movers = ("moving", "standing") if around and any(v.truth and v.truth.moving is not None for v in verdicts) else ()
+    ring_names = [f"{low:g}-{high:g} m" for low, high in protocol.rings]
+    shape = (2, len(PARTS) + len(ring_names), 2, 2, 2)
     rows, other, pools = [], [], []
-    rings: dict[int, list[Row]] = {at: [] for at in range(len(protocol.rings))}
-    movers: dict[str, list[Row]] = {"moving": [], "standing": []}
+    parts: dict[str, list[Row]] = {name: [] for name in (*ring_names, *movers)}
     for one in predictors:
         scored = [verdict.scored[one.name] for verdict in verdicts]
-        note = _note(one, scored, joined)
+        # A frame that was not judged has no cells, and so no figure.
+        counts = np.stack([np.zeros(shape, np.int64) if s.counts is None else np.stack(s.counts) for s in scored])
+
+        def row(name: str, values: list[dict[str, float]], of: OccupancyPredictor = one) -> Row:
+            return Row(name, of.kind, aggregate_all(values, *interval))
+
+        values = _values(counts[:, own], judged, around)
+        for value, s in zip(values, scored, strict=True):
+            value["average_precision"] = s.precision
         lacking = [Skipped(frame, s.reason) for frame, s in zip(frames, scored, strict=True) if s.reason]
-        values = [_values(s, own, metrics) for s in scored]
+        note = _note(one, scored, protocol)
         rows.append(Row.measured(one.name, one.kind, frames, values, *interval, note=note, skipped=lacking))
-        counts = [s.counts for s in scored if s.counts is not None]
-        if not counts:
+        if len(lacking) == len(frames):
             continue
-        chosen = np.stack([both[own] for both in counts])
-        pools.append(Row(one.name, one.kind, pooled(chosen[:, 0], (*scene, "balanced_accuracy"), *interval)))
+        kept = counts[[not s.reason for s in scored]]
+        pools.append(Row(one.name, one.kind, pooled(kept[:, own, 0], judged, *interval)))
         if one.kind != "constant":
-            others = [_values(s, 1 - own, (*scene, *around, "balanced_accuracy")) for s in scored]
-            other.append(Row.measured(one.name, one.kind, frames, others, *interval))
-        for at, (low, high) in enumerate(protocol.rings):
-            part = _part(chosen, len(PARTS) + at, scene)
-            rings[at].append(
-                Row.measured(f"{low:g}-{high:g} m: {one.name}", one.kind, frames[: len(part)], part, *interval)
+            other.append(row(one.name, _values(counts[:, 1 - own], judged, around)))
+        for at, name in enumerate(ring_names, len(PARTS)):
+            parts[name].append(
+                row(f"{name}: {one.name}", _part(counts[:, own, at], {metric: metric for metric in judged}))
             )
-        for kind, listed in movers.items():
-            if any(v.truth is not None and v.truth.moving is not None for v in verdicts) and around:
-                part = _part(chosen, PARTS.index(kind), scene, around)
-                listed.append(Row.measured(f"{kind}: {one.name}", one.kind, frames[: len(part)], part, *interval))
+        for name in movers:
+            figure = {metric: metric.removeprefix("object_") for metric in around}
+            parts[name].append(row(f"{name}: {one.name}", _part(counts[:, own, PARTS.index(name)], figure)))
     length = cells.opacity_length
-    title = "Density > 0.5 per metre" if own else f"Opacity of a {length:g} m cell > 0.5"
     breakdowns = {
-        title: other,
+        "Density > 0.5 per metre" if own else f"Opacity of a {length:g} m cell > 0.5": other,
         "Pooled over frames": pools,
-        "Rings of distance": [row for at in rings for row in rings[at]],
-        "Around moving and standing objects": [*movers["moving"], *movers["standing"]],
+        "Rings of distance": [row for name in ring_names for row in parts[name]],
+        "Around moving and standing objects": [row for name in movers for row in parts[name]],
     }
-    return Tables(
-        metrics, rows, {name: [_bare(row) for row in listed] for name, listed in breakdowns.items() if listed}
-    )
+    return Tables((*scene, *around, *OURS), rows, {title: listed for title, listed in breakdowns.items() if listed})
 
 
 def pooled(
@@ -109,32 +110,21 @@ def pooled(
     return found
 
 
-def _values(scored: Scored, threshold: int, metrics: Sequence[str]) -> dict[str, float]:
-    if scored.counts is None:
-        return dict.fromkeys(metrics, np.nan)
-    found = frame_values(scored.counts[threshold], scored.precision)
-    return {name: found[name] for name in metrics}
+def _values(counts: Counts, scene: Sequence[str], around: Sequence[str]) -> list[dict[str, float]]:
+    """Figures of each frame from counts [n, parts, 2, 2, 2]: of the scene, and around objects."""
+    objects = _part(counts[:, 1], {name: name.removeprefix("object_") for name in around})
+    return [{**one, **two} for one, two in zip(_part(counts[:, 0], {n: n for n in scene}), objects, strict=True)]
 
 
-def _part(
-    counts: NDArray[np.int64], part: int, scene: Sequence[str], around: Sequence[str] = ()
-) -> list[dict[str, float]]:
-    """Figures of one part of each frame; under the names of those around objects if these are given."""
-    found = figures(counts[:, part])
-    names = {name: name.removeprefix("object_") for name in around} or {
-        name: name for name in (*scene, "balanced_accuracy")
-    }
+def _part(counts: Counts, names: Mapping[str, str]) -> list[dict[str, float]]:
+    """Figures of each frame from counts [n, 2, 2, 2]; `names` gives the figure that stands under each name."""
+    found = figures(counts)
     return [{name: float(found[figure][at]) for name, figure in names.items()} for at in range(len(counts))]
 
 
-def _bare(row: Row) -> Row:
-    """The row without its frames: those of the first table are enough in a file."""
-    return Row(row.name, row.kind, row.metrics, row.note)
-
-
-def _note(one: OccupancyPredictor, scored: Sequence[Scored], joined: bool) -> str:
+def _note(one: OccupancyPredictor, scored: Sequence[Scored], protocol: OccupancyProtocol | VoxelProtocol) -> str:
     reasons = Counter(s.reason for s in scored if s.reason)
     parts = [one.note, *(f"{count:,} frames: {reason}" for reason, count in reasons.most_common())]
-    if joined:
+    if protocol == slice_protocol(BTS_SWEEPS):
         parts.append("visible also before its own depth" if hasattr(one, "depth") else "visible by LiDAR alone")
     return "; ".join(part for part in parts if part)

@@ -54,6 +54,22 @@ def in_image(points: NDArray[np.float64], camera: Pinhole) -> Mask:
     return np.asarray((z > 0) & ((pixels >= 0) & (pixels < [camera.width, camera.height])).all(axis=1))
 
 
+def voxel_cells(
+    manifest: Manifest, keys: Sequence[FrameKey], protocol: VoxelProtocol
+) -> tuple[Cells, NDArray[np.int64]]:
+    """Return the cells that the key camera can see into, by the calibration of the keys' drives, and their numbers.
+
+    Raises:
+        DataError: drives differ in how LiDAR and camera stand to one another, or there is no pinhole camera.
+    """
+    camera_from_lidar, camera = _calibration(manifest, keys)
+    centres = voxel_centres(protocol)
+    seen = transform_points(camera_from_lidar, centres)
+    inside = np.flatnonzero(in_image(seen, camera))
+    rings = rings_of(centres[inside, 0], protocol.rings)
+    return Cells(seen[inside].astype(np.float32), (len(inside),), rings, protocol.size), inside
+
+
 class Voxels:
     """The cells that the key camera can see into, and their ground truth in frames."""
 
@@ -73,19 +89,10 @@ class Voxels:
         self._manifest, self._files, self._device = manifest, files, device
         self._protocol, self._lock = protocol, Lock()
         self._refused = ""
-        camera_from_lidar, camera = _calibration(manifest, keys)
-        centres = voxel_centres(protocol)
-        seen = transform_points(camera_from_lidar, centres)
-        inside = in_image(seen, camera)
-        self._inside = np.flatnonzero(inside)
+        self.cells, self._inside = voxel_cells(manifest, keys, protocol)
         self._indices = _indices(protocol.shape)[self._inside]
+        camera_from_lidar, _ = _calibration(manifest, keys)
         self._eye = (invert(camera_from_lidar)[:3, 3] - np.asarray(protocol.origin)) / protocol.size
-        self.cells = Cells(
-            seen[inside].astype(np.float32),
-            (len(self._inside),),
-            rings_of(centres[inside, 0], protocol.rings),
-            protocol.size,
-        )
 
     def refuse(self, reason: str) -> None:
         """Leave the frames of the test drive out for this reason."""
