@@ -47,22 +47,24 @@ def compare(
     """
     from vipocc.evaluation.compare import compare as bring_together
     from vipocc.evaluation.compare import find_reports, show
-    from vipocc.evaluation.figures.compared import compared
+    from vipocc.evaluation.figures.collect import png_files
+    from vipocc.evaluation.figures.pictured import FOLDER
     from vipocc.evaluation.report.save import write_folder
 
     reports = _reports(app, needed=output is None)
     found = find_reports(runs, reports)
     made = bring_together(found, published=published, anyway=anyway, resamples=resamples, confidence=confidence)
-    made.figures = [one.figure() for one in compared({one.name: one.folder for one in found})]
+    drawn = compared({one.name: one.folder for one in found})
+    made.figures = [one.figure() for one in drawn]
     text = json.dumps(show.document(made), indent=1, allow_nan=False) + "\n"
-    files = {"compare.json": text, "compare.md": show.markdown(made), "compare.html": show.page(made).html()}
+    texts = {"compare.json": text, "compare.md": show.markdown(made), "compare.html": show.page(made).html()}
     place = output if output is not None else reports
     assert place is not None
-    folder = write_folder(place, f"compare-{made.kind}", files)
+    folder = write_folder(place, f"compare-{made.kind}", {**texts, **png_files(drawn)})
     if as_json:
         click.echo(text, nl=False)
         return
-    app.say(files["compare.md"])
+    app.say(texts["compare.md"])
     app.say(f"comparison: {folder}")
 
 

@@ -146,9 +146,12 @@ def _put(report: Report, figures: Sequence[drawing.Drawn], frames: Sequence[Pict
         report.notes = [*report.notes, f"Not pictured, for it was left out: {', '.join(unmet)}."]
     report.figures = [*report.figures, *(one.figure() for one in figures)]
     files = {one.file: one.content() for one in frames}
-    for number, figure in enumerate(figures, 1):
-        files[f"{IMAGES}/{number:02d}-{slug(figure.title)}.png"] = figure.png()
-    report.attachments = {**report.attachments, **files}
+    report.attachments = {**report.attachments, **files, **png_files(figures)}
+
+
+def png_files(figures: Sequence[drawing.Drawn]) -> dict[str, bytes]:
+    """Return figures as PNG files by their path in a report's folder, in order."""
+    return {f"{IMAGES}/{number:02d}-{slug(one.title)}.png": one.png() for number, one in enumerate(figures, 1)}
 
 
 def slug(title: str) -> str:
