@@ -178,7 +178,9 @@ class FrameScenes:
         if self.occupancy is not None and committed(self.occupancy, group, key.row):
             occupied = np.asarray(self.occupancy.read(group, key.row, "occupied")).astype(np.bool_)
             visible = np.asarray(self.occupancy.read(group, key.row, "visible")).astype(np.bool_)
-            found.append(layers.slice_tiles(occupied, visible, slice_grid().reshape(*occupied.shape, 3), self.exact is None))
+            found.append(
+                layers.slice_tiles(occupied, visible, slice_grid().reshape(*occupied.shape, 3), self.exact is None)
+            )
         return found
 
     def _measured(self, key: FrameKey, frame_id: int, level_from: Float) -> list[Layer]:
