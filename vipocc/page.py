@@ -31,7 +31,8 @@ summary { cursor: pointer; color: var(--accent); }
 pre { background: var(--tint); padding: .6rem .8rem; border-radius: 6px; overflow-x: auto; font-size: .88rem; }
 .warning { background: var(--warn-tint); border-left: 3px solid var(--warn); padding: .4rem .8rem; margin: .4rem 0;
   max-width: 100%; }
-td:last-child:not(.number) { min-width: 22ch; } td small { color: var(--faint); white-space: nowrap; display: inline-block; }
+td:last-child:not(.number) { min-width: 22ch; }
+td small { color: var(--faint); white-space: nowrap; display: inline-block; }
 figure { margin: 0; } figure img { display: block; width: 100%; height: auto; image-rendering: auto; }
 figcaption { font-size: .85rem; margin: .2rem 0 .5rem; overflow-wrap: anywhere; }
 .grid { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(var(--least, 260px), 1fr)); }

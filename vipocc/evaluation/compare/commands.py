@@ -47,20 +47,25 @@ def compare(
     """
     from vipocc.evaluation.compare import compare as bring_together
     from vipocc.evaluation.compare import find_reports, show
-    from vipocc.evaluation.figures.collect import png_files
     from vipocc.evaluation.figures.pictured import FOLDER
     from vipocc.evaluation.report.save import write_folder
 
     reports = _reports(app, needed=output is None)
     found = find_reports(runs, reports)
     made = bring_together(found, published=published, anyway=anyway, resamples=resamples, confidence=confidence)
-    drawn = compared({one.name: one.folder for one in found})
-    made.figures = [one.figure() for one in drawn]
+    pictures: dict[str, bytes] = {}
+    if all((one.folder / FOLDER).is_dir() for one in found):
+        # Drawing knows of networks, which take seconds to load.
+        from vipocc.evaluation.figures.collect import png_files
+        from vipocc.evaluation.figures.compared import compared
+
+        drawn = compared({one.name: one.folder for one in found})
+        made.figures, pictures = [one.figure() for one in drawn], png_files(drawn)
     text = json.dumps(show.document(made), indent=1, allow_nan=False) + "\n"
     texts = {"compare.json": text, "compare.md": show.markdown(made), "compare.html": show.page(made).html()}
     place = output if output is not None else reports
     assert place is not None
-    folder = write_folder(place, f"compare-{made.kind}", {**texts, **png_files(drawn)})
+    folder = write_folder(place, f"compare-{made.kind}", {**texts, **pictures})
     if as_json:
         click.echo(text, nl=False)
         return
