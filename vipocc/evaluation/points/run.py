@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vipocc.data_manifests.stage import ensure_indexed, require_samples
-from vipocc.errors import UsageError
+from vipocc.evaluation.depth.setting import split_with_truth
 from vipocc.evaluation.inputs import select_keys
 from vipocc.evaluation.occupancy.cells import plane_cells
+from vipocc.evaluation.occupancy.opening import protocol_keys
+from vipocc.evaluation.occupancy.voxels import voxel_cells
 from vipocc.evaluation.points.export import contents, write_points
-from vipocc.evaluation.protocols import OccupancyProtocol, depth_protocol, occupancy_protocol, require_truth
+from vipocc.evaluation.protocols import VoxelProtocol, depth_protocol, occupancy_protocol, require_truth
 from vipocc.evaluation.session import Say
 from vipocc.workspace import Workspace
 
@@ -41,27 +43,25 @@ def run_points(
         auto: generate an absent synthetic world; else refuse.
 
     Raises:
-        UsageError: the protocol is unknown, does not fit the dataset or has other points in each frame.
+        UsageError: the protocol is unknown or does not fit the dataset.
+        DataError: the split has no frame that the protocol judges.
         StoreError: the file cannot be written.
     """
     if quantity == "depth":
         chosen: Any = depth_protocol(protocol, workspace.dataset)
+        split = split_with_truth(workspace, config, split)
     else:
         chosen = occupancy_protocol(protocol, config.data.sweeps, config.data.occupancy_rule)
     require_truth(workspace.dataset, chosen)
-    cells = None
-    if quantity == "occupancy":
-        if not isinstance(chosen, OccupancyProtocol):
-            raise UsageError(
-                f"points of protocol {chosen.name} cannot be written", fix="use a slice, cuboid or exact protocol"
-            )
-        cells = plane_cells(chosen)
     manifest = ensure_indexed(workspace, config, auto=auto)
     require_samples(manifest, split)
-    keys = select_keys(manifest, split, limit)
-    if cells is None:
+    if quantity == "depth":
+        keys = select_keys(manifest, split, limit)
         arrays, told = contents(manifest, keys, chosen), ""
     else:
+        keys = protocol_keys(manifest, split, limit, chosen)
+        voxels = isinstance(chosen, VoxelProtocol)
+        cells = voxel_cells(manifest, keys, chosen)[0] if voxels else plane_cells(chosen)
         arrays = contents(manifest, keys, chosen, cells.points, cells.shape)
         told = f" and {len(cells.points):,} points of each"
     write_points(output, arrays)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from vipocc.cli import App, pass_app, path_option, workspace_options
-from vipocc.evaluation.options import show, speaker
+from vipocc.evaluation.options import limit_options, show, speaker
 
 
 @click.command()
@@ -33,6 +33,7 @@ from vipocc.evaluation.options import show, speaker
     "weights are on this machine].",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of the table.")
+@limit_options("parameters", "occupancy_fps", "depth_fps")
 @workspace_options
 @pass_app
 def speed(app: App, /, as_json: bool, **options: Any) -> None:
