@@ -13,7 +13,7 @@ from vipocc.errors import DataError, UsageError
 from vipocc.evaluation.figures import drawing
 from vipocc.evaluation.figures.choosing import Chosen, parse_picture
 from vipocc.evaluation.figures.collect import DISTRIBUTIONS, DepthPictures, OccupancyPictures, chain
-from vipocc.evaluation.figures.compared import compared
+from vipocc.evaluation.figures.compared import compared, nothing_shared
 from vipocc.evaluation.figures.gallery import Place, files, newest
 from vipocc.evaluation.figures.pictured import Pictured, read_pictured
 from vipocc.evaluation.figures.voxels import VOLUME
@@ -191,6 +191,8 @@ def test_reports_stand_side_by_side_on_the_frames_they_share(tmp_path: Path) -> 
     one_report = compared({"A": first})
     assert one_report[0].image.shape[0] > figures[0].image.shape[0]  # two frames, not one
     assert compared({"A": first, "C": tmp_path / "empty"}) == []
+    assert nothing_shared({"A": first, "B": second}) == nothing_shared({"C": tmp_path / "empty"}) == ""
+    assert "--picture" in nothing_shared({"A": first, "D": write(tmp_path / "d", [full(4)])})
 
 
 def test_the_depth_that_is_shown_is_the_branch_s() -> None:

@@ -57,7 +57,7 @@ def compare(
     if all((one.folder / FOLDER).is_dir() for one in found):
         # Drawing knows of networks, which take seconds to load.
         from vipocc.evaluation.figures.collect import png_files
-        from vipocc.evaluation.figures.compared import compared
+        from vipocc.evaluation.figures.compared import compared, nothing_shared
 
         drawn = compared({one.name: one.folder for one in found})
         made.figures, pictures = [one.figure() for one in drawn], png_files(drawn)

@@ -34,6 +34,14 @@ def compared(folders: Mapping[str, Path]) -> list[drawing.Drawn]:
     return [one for one in (*found, _distributions(folders)) if one is not None]
 
 
+def nothing_shared(folders: Mapping[str, Path]) -> str:
+    """Return a sentence if reports picture frames, but none that all of them picture; else nothing."""
+    held = [read_pictured(folder) for folder in folders.values()]
+    if not any(held) or shared(held):
+        return ""
+    return "No frame is pictured by all reports: evaluate the same frames, or name some with --picture SEQ/FRAME."
+
+
 def shared(held: Sequence[Mapping[Frame, Pictured]]) -> list[Frame]:
     """Return the frames that all reports picture, in the first one's order."""
     return [frame for frame in held[0] if all(frame in one for one in held)] if held else []
