@@ -12,6 +12,7 @@ from vipocc.evaluation.compare.comparison import JUDGED, Comparison, Line
 from vipocc.evaluation.report.columns import column
 from vipocc.evaluation.report.document import without_nan
 from vipocc.evaluation.report.markdown import cell, shown_metrics, table_line
+from vipocc.evaluation.report.page import add_figures
 from vipocc.page import Figure as Aligned
 from vipocc.page import Page
 
@@ -81,11 +82,7 @@ def page(made: Comparison) -> Page:
         one.table(*_means(made, some, part=True))
         if any(line.differences for line in some):
             one.table(*_differences(made, some))
-    for number, figure in enumerate(made.figures):
-        if isinstance(figure.picture, str):
-            one.drawing(f"figure-{number}", figure.title, figure.picture, figure.caption)
-        else:
-            one.card(f"figure-{number}", figure.title, [(figure.picture, figure.caption)])
+    add_figures(one, made.figures)
     one.section("Reports")
     one.table(("run", "report", "checkpoint", "frames", "shared"), _runs(made))
     return one

@@ -11,7 +11,7 @@ import numpy as np
 
 from vipocc import charts
 from vipocc.evaluation.report.columns import column
-from vipocc.evaluation.report.content import FORMAT_VERSION, Frame, Report, Row, reasons
+from vipocc.evaluation.report.content import FORMAT_VERSION, Figure, Frame, Report, Row, reasons
 from vipocc.evaluation.report.frames import main_metric, main_row, ranked, worst_and_best
 from vipocc.evaluation.report.markdown import DAGGER, cell, shown_metrics
 from vipocc.evaluation.report.selection import selection
@@ -39,11 +39,10 @@ def page(report: Report) -> Page:
     for title, rows in report.breakdowns.items():
         made.section(title)
         _table(made, report.metrics, rows, part=True)
-    pictured, left_out = _fitting(report)
     _distribution(made, report)
-    _extremes(made, report, pictured)
+    _extremes(made, report)
     _skipped(made, report)
-    _figures(made, report, pictured, left_out)
+    add_figures(made, report.figures)
     _every_frame(made, report)
     _provenance(made, report)
     return made
@@ -144,8 +143,9 @@ def _distribution(made: Page, report: Report) -> None:
         made.charts(drawn)
 
 
-def _extremes(made: Page, report: Report, pictured: set[Frame]) -> None:
+def _extremes(made: Page, report: Report) -> None:
     metric, row = main_metric(report), main_row(report)
+    pictured = {figure.frame for figure in fitting(report.figures)}
     if metric is None or row is None:
         return
     shown = shown_metrics(report.metrics, [row])
@@ -178,38 +178,35 @@ def _skipped(made: Page, report: Report) -> None:
     made.unfold()
 
 
-def _fitting(report: Report) -> tuple[set[Frame], int]:
-    """Return the frames whose pictures fit into the page, and how many figures do not."""
-    kept = _kept(report)
-    return {figure.frame for figure in kept if figure.frame is not None}, len(report.figures) - len(kept)
+def add_figures(made: Page, figures: Sequence[Figure]) -> None:
+    """Add a section of figures, as many as fit into a small page; the first of a frame is what links lead to."""
+    if not figures:
+        return
+    made.section("Pictures")
+    placed: set[str] = set()
+    kept = fitting(figures)
+    for number, figure in enumerate(kept):
+        name = f"figure-{number}" if figure.frame is None else anchor(figure.frame)
+        name = f"figure-{number}" if name in placed else name
+        placed.add(name)
+        if isinstance(figure.picture, str):
+            made.drawing(name, figure.title, figure.picture, figure.caption)
+        else:
+            made.card(name, figure.title, [(figure.picture, figure.caption)])
+    if len(kept) < len(figures):
+        made.text(f"{len(figures) - len(kept)} more figures are left out to keep the page small.", "warning")
 
 
-def _kept(report: Report) -> list[Any]:
+def fitting(figures: Sequence[Figure]) -> list[Figure]:
+    """Return the first figures whose bytes are together at most `PICTURES`."""
     kept, room = [], PICTURES
-    for figure in report.figures:
+    for figure in figures:
+        # Drawings stand in the page as they are, pictures in base64.
         room -= len(figure.picture) if isinstance(figure.picture, bytes) else 3 * len(figure.picture) // 4
         if room < 0:
             break
         kept.append(figure)
     return kept
-
-
-def _figures(made: Page, report: Report, pictured: set[Frame], left_out: int) -> None:
-    if not report.figures:
-        return
-    made.section("Pictures")
-    placed: set[Frame] = set()
-    for number, figure in enumerate(_kept(report)):
-        name = f"figure-{number}"
-        if figure.frame is not None and figure.frame in pictured and figure.frame not in placed:
-            name = anchor(figure.frame)
-            placed.add(figure.frame)
-        if isinstance(figure.picture, str):
-            made.drawing(name, figure.title, figure.picture, figure.caption)
-        else:
-            made.card(name, figure.title, [(figure.picture, figure.caption)])
-    if left_out:
-        made.text(f"{left_out} more figures are left out to keep the page small.", "warning")
 
 
 def _every_frame(made: Page, report: Report) -> None:
