@@ -18,7 +18,7 @@ from vipocc.evaluation.occupancy.cells import Cells, plane_cells
 from vipocc.evaluation.occupancy.truth import TruthReader, exact_truth, lidar_truth, published_truth
 from vipocc.evaluation.occupancy.volume import VolumeTruth
 from vipocc.evaluation.occupancy.voxels import Voxels, labelled_keys, refuse_alone, why_refused
-from vipocc.evaluation.protocols import OccupancyProtocol, VoxelProtocol, require_truth
+from vipocc.evaluation.protocols import PUBLISHED_OCCUPANCY, VOXEL, OccupancyProtocol, VoxelProtocol, require_truth
 from vipocc.evaluation.rows import ShardRows
 from vipocc.evaluation.session import ground_truth
 from vipocc.workspace import Workspace
@@ -30,16 +30,33 @@ FOLDERS = {"published": OCCUPANCY_FOLDER, "voxels": "SSCBench-KITTI-360's voxels
 def check_protocol(
     dataset: str, split: str, protocol: OccupancyProtocol | VoxelProtocol, truth_folder: Path | None
 ) -> None:
-    """Raise `UsageError` if a protocol does not fit the dataset, the split or the folder."""
+    """Look at what the user named before anything is read.
+
+    Raises:
+        UsageError: the protocol does not fit the dataset, the split or the folder.
+        MissingInputError: the folder does not hold the protocol's ground truth.
+    """
     require_truth(dataset, protocol)
     kind = truth_kind(protocol)
-    if (kind in FOLDERS) != (truth_folder is not None):
+    if kind in FOLDERS and truth_folder is None:
         raise UsageError(
-            f"protocol {protocol.name} {'needs' if kind in FOLDERS else 'takes no'} --truth-folder",
-            fix=f"give the folder that holds {FOLDERS[kind]}" if kind in FOLDERS else "leave it out",
+            f"--protocol {protocol.name} and --truth-folder belong together",
+            fix=f"give the folder that holds {FOLDERS[kind]}, or use another --protocol",
         )
+    if kind not in FOLDERS and truth_folder is not None:
+        raise UsageError(
+            f"--protocol {PUBLISHED_OCCUPANCY.name} or {VOXEL.name} and --truth-folder belong together",
+            fix=f"leave it out: the ground truth of {protocol.name} is made here",
+        )
+    if truth_folder is not None:
+        open_files(protocol, truth_folder)
     if kind == "lidar" and split == "train":
         raise UsageError("there is no LiDAR ground truth of split train", fix="use --split test or val")
+
+
+def open_files(protocol: OccupancyProtocol | VoxelProtocol, folder: Path) -> PublishedFiles | VoxelFiles:
+    """Return the user's files of a protocol's ground truth; raises `MissingInputError` if the folder holds none."""
+    return VoxelFiles(folder) if isinstance(protocol, VoxelProtocol) else PublishedFiles(folder)
 
 
 def truth_kind(protocol: OccupancyProtocol | VoxelProtocol) -> str:

@@ -63,7 +63,9 @@ def require_truth(dataset: str, protocol: Protocol) -> None:
             f"protocol {protocol.name} is defined on {protocol.dataset}, not on {dataset}", fix="leave --protocol out"
         )
     if isinstance(protocol, VoxelProtocol) and dataset != "kitti-360":
-        raise UsageError(f"{dataset} has no voxel labels", fix="they are of KITTI-360 alone; leave --protocol out")
+        raise UsageError(
+            f"{dataset} has no voxel labels", fix="they are of KITTI-360 alone: use --protocol slice-300 or another"
+        )
     if isinstance(protocol, OccupancyProtocol) and "occupancy" not in adapter(dataset).products:
         raise UsageError(
             f"{dataset} gives no occupancy ground truth", fix="evaluate its depth with `vipocc eval depth`"
