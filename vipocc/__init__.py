@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vipocc.api import Model as Model
-    from vipocc.api import Sample as Sample
     from vipocc.api import Scene as Scene
     from vipocc.api import load as load
-    from vipocc.api import open_store as open_store
-    from vipocc.api import samples as samples
+    from vipocc.api_stores import Sample as Sample
+    from vipocc.api_stores import open_store as open_store
+    from vipocc.api_stores import samples as samples
     from vipocc.data_manifests.manifest import Manifest as Manifest
     from vipocc.errors import VipoccError as VipoccError
     from vipocc.model.network import ViPOcc as ViPOcc
@@ -30,15 +30,15 @@ __version__ = "0.1.0"
 _LAZY = {
     "Manifest": "vipocc.data_manifests.manifest",
     "Model": "vipocc.api",
-    "Sample": "vipocc.api",
+    "Sample": "vipocc.api_stores",
     "Scene": "vipocc.api",
     "StoreReader": "vipocc.stores.reader",
     "ViPOcc": "vipocc.model.network",
     "VipoccError": "vipocc.errors",
     "Workspace": "vipocc.workspace",
     "load": "vipocc.api",
-    "open_store": "vipocc.api",
-    "samples": "vipocc.api",
+    "open_store": "vipocc.api_stores",
+    "samples": "vipocc.api_stores",
 }
 __all__ = [
     "Manifest",

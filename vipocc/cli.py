@@ -2,7 +2,7 @@
 
 Sub-commands are loaded when they are called, so `vipocc --help` imports neither torch nor zarr. Exit codes: 0 done,
 1 a fault of ours, 2 a mistake on the user's side, 3 the answer is no (`data check --for` found a gap, a report does not
-keep to `eval --fail-under`), 130 interrupted.
+keep to `eval --fail-under`, `predict` could not do some pictures), 130 interrupted.
 """
 
 from __future__ import annotations

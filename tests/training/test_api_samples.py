@@ -10,7 +10,6 @@ from conftest import TinyWorld
 from PIL import Image
 
 import vipocc
-import vipocc.api
 from vipocc import config as configuration
 from vipocc.errors import MissingInputError, WorkspaceError
 from vipocc.model.network import ViPOcc
@@ -36,7 +35,7 @@ def folder(shared_world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("name", ["load", "open_store", "samples"])
 def test_the_examples_run(folder: Path, name: str) -> None:
-    found = doctest.DocTestFinder().find(getattr(vipocc.api, name), name)
+    found = doctest.DocTestFinder().find(getattr(vipocc, name), name)
     assert found[0].examples
     runner = doctest.DocTestRunner()
     for example in found:
