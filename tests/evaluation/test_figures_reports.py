@@ -12,10 +12,10 @@ import pytest
 from vipocc.errors import DataError, UsageError
 from vipocc.evaluation.figures import drawing
 from vipocc.evaluation.figures.choosing import Chosen, parse_picture
-from vipocc.evaluation.figures.collect import DISTRIBUTIONS, DepthPictures, OccupancyPictures, chain
+from vipocc.evaluation.figures.collect import DepthPictures, OccupancyPictures, chain
 from vipocc.evaluation.figures.compared import compared, nothing_shared
 from vipocc.evaluation.figures.gallery import Place, files, newest
-from vipocc.evaluation.figures.pictured import Pictured, read_pictured
+from vipocc.evaluation.figures.pictured import DISTRIBUTIONS, Pictured, read_pictured
 from vipocc.evaluation.figures.voxels import VOLUME
 from vipocc.evaluation.report import Frame, Report
 

@@ -55,12 +55,13 @@ def compare(
     made = bring_together(found, published=published, anyway=anyway, resamples=resamples, confidence=confidence)
     pictures: dict[str, bytes] = {}
     if all((one.folder / FOLDER).is_dir() for one in found):
-        # Drawing knows of networks, which take seconds to load.
-        from vipocc.evaluation.figures.collect import png_files
         from vipocc.evaluation.figures.compared import compared, nothing_shared
+        from vipocc.evaluation.figures.drawing import png_files
 
-        drawn = compared({one.name: one.folder for one in found})
+        folders = {one.name: one.folder for one in found}
+        drawn = compared(folders)
         made.figures, pictures = [one.figure() for one in drawn], png_files(drawn)
+        made.notes = [*made.notes, *filter(None, [nothing_shared(folders)])]
     text = json.dumps(show.document(made), indent=1, allow_nan=False) + "\n"
     texts = {"compare.json": text, "compare.md": show.markdown(made), "compare.html": show.page(made).html()}
     place = output if output is not None else reports

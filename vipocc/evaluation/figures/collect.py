@@ -19,15 +19,12 @@ from vipocc.errors import UsageError
 from vipocc.evaluation.figures import drawing
 from vipocc.evaluation.figures.choosing import Chosen, parse_picture
 from vipocc.evaluation.figures.depths import Distributions
-from vipocc.evaluation.figures.pictured import Pictured
+from vipocc.evaluation.figures.pictured import DISTRIBUTIONS, Pictured
 from vipocc.evaluation.figures.voxels import VOLUME
 from vipocc.evaluation.inputs import FrameSource, frame_of
 from vipocc.evaluation.predictors.folder import FolderOccupancy
 from vipocc.evaluation.predictors.interface import Batch, OccupancyPredictor
 from vipocc.evaluation.report import Frame, Report
-
-IMAGES = "figures"
-DISTRIBUTIONS = "pictured/distributions.npz"
 
 Keep = Callable[[Frame, NDArray[np.uint8], dict[str, NDArray[np.float32]], Any], None]
 
@@ -146,14 +143,4 @@ def _put(report: Report, figures: Sequence[drawing.Drawn], frames: Sequence[Pict
         report.notes = [*report.notes, f"Not pictured, for it was left out: {', '.join(unmet)}."]
     report.figures = [*report.figures, *(one.figure() for one in figures)]
     files = {one.file: one.content() for one in frames}
-    report.attachments = {**report.attachments, **files, **png_files(figures)}
-
-
-def png_files(figures: Sequence[drawing.Drawn]) -> dict[str, bytes]:
-    """Return figures as PNG files by their path in a report's folder, in order."""
-    return {f"{IMAGES}/{number:02d}-{slug(one.title)}.png": one.png() for number, one in enumerate(figures, 1)}
-
-
-def slug(title: str) -> str:
-    """Return a title as part of a file's name."""
-    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
+    report.attachments = {**report.attachments, **files, **drawing.png_files(figures)}

@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from vipocc.evaluation.figures import drawing
-from vipocc.evaluation.figures.collect import DISTRIBUTIONS
 from vipocc.evaluation.figures.depths import Distributions
-from vipocc.evaluation.figures.pictured import Pictured, read_pictured
+from vipocc.evaluation.figures.pictured import DISTRIBUTIONS, Pictured, read_pictured
 from vipocc.evaluation.report import Frame
 
 T = TypeVar("T")

@@ -16,6 +16,8 @@ from vipocc.evaluation.figures.voxels import VOLUME, side_view, voxel_view
 from vipocc.evaluation.report import Figure, Frame
 from vipocc.pictures import Image, jpeg_bytes, png_bytes
 
+IMAGES = "figures"
+"""Folder of the PNG files in a report's."""
 METHODS = 4
 """Columns of a comparison beside the image and the truth; more do not fit across a page."""
 _METRES = "Depth in metres; the same colour is the same depth everywhere."
@@ -130,6 +132,16 @@ def depth_distributions(counts: Mapping[str, NDArray[Any]], frames: int) -> Draw
         "evenly spaced). The last bar holds what is farther, too."
     )
     return drawn("Depth distributions", caption, depths.distributions(counts))
+
+
+def png_files(figures: Sequence[Drawn]) -> dict[str, bytes]:
+    """Return figures as PNG files by their path in a report's folder, in order."""
+    return {f"{IMAGES}/{number:02d}-{slug(one.title)}.png": one.png() for number, one in enumerate(figures, 1)}
+
+
+def slug(title: str) -> str:
+    """Return a title as part of a file's name."""
+    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
 
 
 def shown_depth(held: Mapping[str, Any]) -> str | None:

@@ -16,11 +16,10 @@ from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.data_manifests.views import prepared_intrinsics, prepared_poses, sample_views
 from vipocc.errors import DataError, MissingInputError
 from vipocc.evaluation.figures import drawing, rays, rig
-from vipocc.evaluation.figures.collect import DISTRIBUTIONS, slug
 from vipocc.evaluation.figures.compared import compared
 from vipocc.evaluation.figures.depths import Distributions
-from vipocc.evaluation.figures.drawing import Drawn, drawn
-from vipocc.evaluation.figures.pictured import FOLDER, Pictured, read_pictured
+from vipocc.evaluation.figures.drawing import Drawn, drawn, slug
+from vipocc.evaluation.figures.pictured import DISTRIBUTIONS, FOLDER, Pictured, read_pictured
 from vipocc.evaluation.inputs import committed, frame_of, group_of, select_keys
 from vipocc.geometry.ndc import intrinsics_to_ndc
 from vipocc.geometry.poses import relative

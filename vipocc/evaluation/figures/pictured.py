@@ -16,6 +16,8 @@ from vipocc.errors import DataError
 from vipocc.evaluation.report import Frame
 
 FOLDER = "pictured"
+DISTRIBUTIONS = f"{FOLDER}/distributions.npz"
+"""Histograms of depth over all frames of a report, not only those pictured."""
 Mask = NDArray[np.bool_]
 
 
