@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -69,28 +70,44 @@ class Objects:
     """[M] index of the class."""
     boxes: NDArray[np.float64]
     """[M, 4]"""
-    masks: NDArray[np.bool_]
-    """[M, H, W] at the prepared size."""
+    counts: NDArray[np.bool_]
+    """[M] which are to be found; the others are too small or hidden, and it is no fault to find them."""
+    masks: NDArray[np.bool_] | None
+    """[M, H, W] at the prepared size; None where only boxes are known."""
 
-    @property
-    def counts(self) -> NDArray[np.bool_]:
-        """Which are large enough to be asked for."""
-        least = SMALLEST * (self.masks.shape[1] / 192) ** 2
-        return np.asarray(
-            self.masks.reshape(len(self.masks), self.masks.shape[1] * self.masks.shape[2]).sum(1) >= least
-        )
+
+class ObjectReader(Protocol):
+    """Where true objects come from."""
+
+    title: str
+    """Of the table of agreement."""
+
+    def read(self, key: FrameKey, size: tuple[int, int]) -> Objects:
+        """Return the objects of a key image at a prepared size (height, width)."""
+
+
+def class_numbers(classes: Sequence[InstanceClass], labels: Sequence[str]) -> dict[str, int]:
+    """Return the position in a store's `labels` of each label and of the phrases that `classes` has for it."""
+    phrases = {entry.label: entry.phrases for entry in classes}
+    return {name: at for at, label in enumerate(labels) for name in (label, *phrases.get(label, ()))}
+
+
+def least_pixels(size: tuple[int, int]) -> float:
+    """Return how many pixels of an image of `size` an object has to show."""
+    return SMALLEST * (size[0] / 192) ** 2
 
 
 class ExactObjects:
     """Reads the synthetic world's objects as a prepared image shows them."""
+
+    title = "Instances against the objects that the image shows"
 
     def __init__(self, manifest: Manifest, classes: Sequence[InstanceClass], labels: Sequence[str]) -> None:
         """Look for objects of a store's `labels`, by these names or the phrases that `classes` has for them."""
         from vipocc.data_manifests.synthetic.exact import ExactTruth
 
         self.manifest, self._truth = manifest, ExactTruth(manifest.root)
-        phrases = {entry.label: entry.phrases for entry in classes}
-        self._class_of = {name: at for at, label in enumerate(labels) for name in (label, *phrases.get(label, ()))}
+        self._class_of = class_numbers(classes, labels)
 
     def read(self, key: FrameKey, size: tuple[int, int]) -> Objects:
         """Return the objects of a key image whose label is a label or phrase of the prompt."""
@@ -106,21 +123,20 @@ class ExactObjects:
             labels.append(self._class_of[one.label])
             boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
             masks.append(mask)
-        return Objects(
-            np.array(labels, np.int64),
-            np.array(boxes, np.float64).reshape(-1, 4),
-            np.array(masks, bool).reshape(-1, *size),
-        )
+        shown_as = np.array(masks, bool).reshape(-1, *size)
+        counts = shown_as.sum((1, 2)) >= least_pixels(size)
+        return Objects(np.array(labels, np.int64), np.array(boxes, np.float64).reshape(-1, 4), counts, shown_as)
 
 
 def judge(found: Found, objects: Objects, label: int) -> tuple[Matches, list[float]]:
     """Return the matches of one class in one image, and the overlap of the masks of each pair."""
     ours, theirs = np.flatnonzero(found.labels == label), np.flatnonzero(objects.labels == label)
     matches = match(found.scores[ours], found.boxes[ours], objects.boxes[theirs], objects.counts[theirs])
-    overlaps = []
-    for detection, thing in matches.pairs:
-        mask, true = found.index == ours[detection] + 1, objects.masks[theirs[thing]]
-        overlaps.append(int(np.count_nonzero(mask & true)) / int(np.count_nonzero(mask | true)))
+    overlaps: list[float] = []
+    if objects.masks is not None:
+        for detection, thing in matches.pairs:
+            mask, true = found.index == ours[detection] + 1, objects.masks[theirs[thing]]
+            overlaps.append(int(np.count_nonzero(mask & true)) / int(np.count_nonzero(mask | true)))
     return matches, overlaps
 
 
@@ -143,7 +159,7 @@ def instance_tables(
     reader: RowReader,
     keys: Sequence[FrameKey],
     classes: Sequence[str],
-    truth: ExactObjects | None,
+    truth: ObjectReader | None,
     *,
     resamples: int,
     confidence: float,

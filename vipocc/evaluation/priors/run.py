@@ -17,12 +17,14 @@ from vipocc.evaluation.depth import METRICS, SCALINGS, Contender, evaluate_depth
 from vipocc.evaluation.depth.setting import Setting, prepare, split_with_truth
 from vipocc.evaluation.inputs import committed, group_of, select_keys
 from vipocc.evaluation.predictors.prior import PriorDepth
+from vipocc.evaluation.priors.box_objects import BoxObjects
 from vipocc.evaluation.priors.instances import (
     COUNTED,
     JUDGED,
     SMALLEST,
     ExactObjects,
     InstanceTables,
+    ObjectReader,
     instance_tables,
 )
 from vipocc.evaluation.priors.row_medians import RowMedians, row_medians
@@ -107,17 +109,22 @@ def run_priors(
         report.notes = [*report.notes, "There are no instances: they are left out."]
     else:
         labels = list(instances.attrs["labels"])
-        exact = ExactObjects(manifest, config.priors.sam.classes, labels) if chosen is EXACT_DEPTH else None
+        classes, exact = config.priors.sam.classes, chosen is EXACT_DEPTH
+        objects = (
+            ExactObjects(manifest, classes, labels)
+            if exact
+            else BoxObjects.open(manifest, config.data, classes, labels, keys)
+        )
         tables = instance_tables(
             manifest,
             instances,
             keys,
             labels,
-            exact,
+            objects,
             resamples=config.evaluation.resamples,
             confidence=config.evaluation.confidence,
         )
-        _add(report, tables, source_note(instances), judged=exact is not None)
+        _add(report, tables, source_note(instances), objects)
     report.settings = {
         "resamples": config.evaluation.resamples,
         "confidence": config.evaluation.confidence,
@@ -161,16 +168,16 @@ def _depth_report(setting: Setting, protocol: DepthProtocol, split: str) -> Repo
     return report
 
 
-def _add(report: Report, tables: InstanceTables, made_by: str, *, judged: bool) -> None:
+def _add(report: Report, tables: InstanceTables, made_by: str, objects: ObjectReader | None) -> None:
     """Put the tables of instances into a report."""
     named = {f"Instances by class ({made_by})" if made_by else "Instances by class": tables.counted}
-    if tables.judged:
-        named["Instances against the objects that the image shows"] = tables.judged
+    if objects is not None and tables.judged:
+        named[objects.title] = tables.judged
     report.breakdowns = {**report.breakdowns, **named}
     report.metrics = (*report.metrics, *COUNTED, *JUDGED)
     report.protocol = {**report.protocol, "instances": {**INSTANCES.describe(), "digest": INSTANCES.digest}}
     report.used = list(dict.fromkeys([*report.used, *tables.used]))
     report.skipped = [*report.skipped, *tables.skipped]
     report.notes = [*report.notes, f"{tables.empty:,} of {len(tables.used):,} images have no instance at all."]
-    if not judged:
-        report.notes.append("Which instances are right is not judged: only the protocol exact knows all objects.")
+    if objects is None:
+        report.notes.append("Which instances are right is not judged: no 3D boxes of these drives are here.")
