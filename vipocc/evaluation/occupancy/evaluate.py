@@ -142,9 +142,8 @@ def evaluate_occupancy(
 def _ask(one: OccupancyPredictor, batch: Batch, points: Tensor) -> Tensor:
     """Return a predictor's values [B, N]; NaN in frames that it has no prediction of."""
     there = [at for at, key in enumerate(batch.keys) if one.missing(key) is None]
-    values = torch.full((len(batch.keys), len(points)), torch.nan, device=points.device)
     if not there:
-        return values
+        return torch.full((len(batch.keys), len(points)), torch.nan, device=points.device)
     found = one.occupancy(batch if len(there) == len(batch.keys) else _some(batch, there), points)
     if tuple(found.shape) != (len(there), len(points)):
         raise UsageError(
@@ -153,6 +152,7 @@ def _ask(one: OccupancyPredictor, batch: Batch, points: Tensor) -> Tensor:
         )
     if len(there) == len(batch.keys):
         return found.float()
+    values = torch.full((len(batch.keys), len(points)), torch.nan, device=points.device)
     values[there] = found.float()
     return values
 
