@@ -36,7 +36,7 @@ from vipocc.stores import StoreReader
 from vipocc.workspace import Workspace
 
 WORLD = (
-    "data.world={train_drives: 1, train_frames: 3, val_drives: 0, test_drives: 1, test_frames: 3, scale: 0.25, "
+    "data.world={train_drives: 1, train_frames: 3, val_drives: 0, test_drives: 1, test_frames: 4, scale: 0.25, "
     "lidar_points: 640, shadows: false}"
 )
 OPTIONS = ("-o", WORLD, "-o", "data.fisheye=false", "-o", "evaluation.resamples=40")
