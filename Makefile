@@ -4,7 +4,7 @@ VENV   ?= .venv
 PIP     = $(VENV)/bin/python -m pip --disable-pip-version-check
 OUTPUT ?= demo-output
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow lint format docs clean
 
 demo: $(VENV)/.installed        ## install, then run the whole path on a small synthetic world
 	$(VENV)/bin/vipocc demo --output $(OUTPUT)
@@ -19,6 +19,9 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+docs: $(VENV)/.installed-dev   ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 format: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format .
