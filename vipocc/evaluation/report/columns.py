@@ -46,6 +46,7 @@ COLUMNS: dict[str, Column] = {
     "o_acc": Column("O_acc", "higher", meaning="share of cells judged right"),
     "ie_acc": Column("IE_acc", "higher", meaning="the same over cells that are not visible"),
     "ie_rec": Column("IE_rec", "higher", meaning="free cells found free, of those that are not visible"),
+    "ie_precision": Column("IE_prec", "higher", meaning="free cells among invisible ones that are called free"),
     "object_o_acc": Column("object O_acc", "higher", meaning="O_acc around objects"),
     "object_ie_acc": Column("object IE_acc", "higher", meaning="IE_acc around objects"),
     "object_ie_rec": Column("object IE_rec", "higher", meaning="IE_rec around objects"),
