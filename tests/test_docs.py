@@ -16,8 +16,9 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 def build(folder: Path, where: Path) -> subprocess.CompletedProcess[str]:
     # Not --quiet: it would keep --strict from counting warnings.
+    command = [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict"]
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "-f", str(folder / "mkdocs.yml"), "-d", str(where)],
+        [*command, "-f", str(folder / "mkdocs.yml"), "-d", str(where)],
         capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
     )  # fmt: skip
 
