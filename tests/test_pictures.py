@@ -31,19 +31,6 @@ def test_patches_are_drawn_where_rays_are_rendered() -> None:
     assert large.shape == (64, 80, 3)
 
 
-def test_occupancy_shows_each_kind_of_cell() -> None:
-    occupied = np.zeros((160, 80), dtype=bool)
-    occupied[:60] = True
-    visible = np.zeros((160, 80), dtype=bool)
-    visible[100:] = True
-    predicted = np.zeros((160, 80), dtype=bool)
-    predicted[40:80] = True
-    picture = pictures.occupancy_picture(predicted, occupied, visible, scale=2)
-    colours = {tuple(colour) for colour in picture.reshape(-1, 3)}
-    for colour in (pictures.FREE, pictures.HIDDEN_FREE, pictures.OCCUPIED, pictures.MISSED, pictures.INVENTED):
-        assert colour in colours
-
-
 def test_sheets_hold_their_images_whole(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tiles = [rng.integers(0, 256, (30, 50, 3), dtype=np.uint8) for _ in range(3)]

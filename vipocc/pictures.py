@@ -76,31 +76,6 @@ def density_overlay(image: Image, density: NDArray[Any], strength: float = 0.65)
     return _image(np.rint((1 - strength) * image + strength * colours))
 
 
-def occupancy_picture(
-    predicted: NDArray[np.bool_], occupied: NDArray[np.bool_], visible: NDArray[np.bool_], scale: int = 3
-) -> Image:
-    """Return occupancy from above, far at the top: truth, prediction and their difference, with a legend.
-
-    All are bool [rows, columns] with row 0 farthest. Rows are 10 cm, columns 10 cm; the camera is below the middle.
-    """
-    truth = occupied & ~visible
-    panels = [
-        ("truth", cells_picture(truth, visible)),
-        ("predicted", cells_picture(predicted, visible)),
-        ("difference", difference_picture(predicted, truth, visible)),
-    ]
-    tiles = [[(title, enlarge(panel, scale)) for title, panel in panels]]
-    legend = [
-        (FREE, "free, seen"),
-        (HIDDEN_FREE, "free, hidden"),
-        (OCCUPIED, "occupied"),
-        (MISSED, "missed"),
-        (INVENTED, "invented"),
-    ]
-    sheet = contact_sheet(tiles)
-    return _image(np.concatenate([sheet, legend_strip(legend, sheet.shape[1])]))
-
-
 def contact_sheet(
     rows: Sequence[Sequence[tuple[str, Image]]], width: int | None = None, gap: int = 8, title_height: int = 20
 ) -> Image:

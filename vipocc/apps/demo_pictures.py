@@ -6,26 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vipocc.evaluation.figures.canvas import below, beside, grid, titled
+from vipocc.evaluation.figures.depths import depth_maps
+from vipocc.evaluation.figures.occupancy import above
 from vipocc.evaluation.occupancy import THRESHOLD
 from vipocc.evaluation.report import Frame
-from vipocc.pictures import (
-    PAPER,
-    anchors_picture,
-    contact_sheet,
-    depth_picture,
-    occupancy_picture,
-    write_png,
-)
+from vipocc.pictures import anchors_picture, contact_sheet, write_png
 from vipocc.priors.anchors import read_instances
-from vipocc.priors.config import SYNTHETIC_PRIORS
 from vipocc.stores import StoreReader
 from vipocc.workspace import Workspace
 
 WIDTH = 480
+_TITLES = {"prior": "pseudo-depth", "branch": "refined depth", "rendered": "rendered depth"}
 
 
 @dataclass(frozen=True)
@@ -63,31 +58,17 @@ def write_pictures(folder: Path, frames: list[Shown], config: Any, workspace: Wo
 
 def _picture(shown: Shown, anchors: StoreReader, instances: StoreReader, config: Any) -> NDArray[np.uint8]:
     """Draw one frame: what went in and came out on the left, occupancy beside its truth on the right."""
-    height, width = shown.image.shape[:2]
-    true_depth = cv2.resize(shown.true_depth, (width, height), interpolation=cv2.INTER_NEAREST)
-    left = contact_sheet(
+    depths = {_TITLES[name]: shown.depths[name] for name in _TITLES}
+    left = below(
         [
-            [
-                ("input", shown.image),
-                ("anchors on boxes of critical instances", _anchors(shown, anchors, instances, config)),
-            ],
-            [
-                (f"pseudo-depth ({SYNTHETIC_PRIORS} prior)", depth_picture(shown.depths["prior"])),
-                ("refined depth", depth_picture(shown.depths["branch"])),
-            ],
-            [
-                ("rendered depth", depth_picture(shown.depths["rendered"])),
-                ("true depth", depth_picture(true_depth)),
-            ],
-        ],
-        WIDTH,
+            depth_maps(shown.image, depths, shown.true_depth, WIDTH),
+            grid(
+                [[_anchors(shown, anchors, instances, config)]], ["anchors on boxes of critical instances"], width=WIDTH
+            ),
+        ]
     )
-    above = occupancy_picture(shown.density > THRESHOLD, shown.occupied, shown.visible)
-    right = contact_sheet([[("occupancy from above, 4 to 20 m ahead of the camera", above)]])
-    picture = np.full((max(len(left), len(right)), left.shape[1] + right.shape[1], 3), PAPER, dtype=np.uint8)
-    picture[: len(left), : left.shape[1]] = left
-    picture[: len(right), left.shape[1] :] = right
-    return picture
+    right = above({"predicted": shown.density > THRESHOLD}, shown.occupied, shown.visible, scale=3)
+    return beside([left, titled(right, "occupancy from above, 4 to 20 m ahead of the camera")], 16)
 
 
 def _anchors(shown: Shown, anchors: StoreReader, instances: StoreReader, config: Any) -> NDArray[np.uint8]:
