@@ -137,7 +137,17 @@ def test_the_segmenters_training_sees_what_its_engine_sees(tmp_path: Path) -> No
 
 def test_every_loss_reaches_every_part(tmp_path: Path) -> None:
     """No weight that the engines use is left out by the loss."""
-    spared = ("pooler", "mask_tokens", "iou_", "point_embed", "mask_embed", "output_hypernetworks_mlps", "mask_token")
+    spared = (
+        "pooler",
+        "mask_tokens",
+        "iou_",
+        "point_embed",
+        "mask_embed",
+        "output_hypernetworks_mlps",
+        "mask_token",
+        "layers.0.residual_layer1",
+        "swin.layernorm",
+    )
     from vipocc.apps.embedded.recipes import TASKS
 
     batches = Batches(blocks(1), 1, 0, "cpu")
@@ -150,6 +160,21 @@ def test_every_loss_reaches_every_part(tmp_path: Path) -> None:
             if value.grad is None and not any(part in key for part in spared)
         ]  # fmt: skip
         assert without == [], name
+
+
+@pytest.mark.gpu
+def test_losses_on_cuda_are_those_on_the_cpu(tmp_path: Path) -> None:
+    from vipocc.apps.embedded.recipes import TASKS
+
+    pictures = blocks()
+    for name in MODELS:
+        found = []
+        for device in ("cpu", "cuda"):
+            task = TASKS[name](build(name, 0), device)
+            batches = Batches(pictures, 2, 0, device)
+            found.append(float(task.loss(*batches.draw(0))["loss"].detach()))
+            assert train(task, batches, Plan(steps=3, batch=2, rate=1e-4), tmp_path / name / device).step == 3
+        assert found[1] == pytest.approx(found[0], rel=0.02), name
 
 
 @pytest.mark.slow

@@ -39,8 +39,8 @@ PLANS: dict[EmbeddedModel, Plan] = {
 }
 """The published recipe; on one H100 the time decides how many of the steps are done."""
 
-_FOR_CHECKS = 75.0
-"""Seconds kept for measuring and packing after the training."""
+_AROUND = 110.0
+"""Seconds kept for what is before and after the training: starting processes, measuring, packing."""
 
 
 def shoot(folder: Path, drives: int, rows: int, jobs: int) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def run_all(
     out.mkdir(parents=True, exist_ok=True)
     taken = shoot(work / "pictures", drives, rows, jobs)
     say(f"{taken['pictures']} pictures of training drives, {taken['held_out']} held out, after {_since(start)}")
-    left = None if seconds is None else max(10.0, seconds - (time.perf_counter() - start) - _FOR_CHECKS)
+    left = None if seconds is None else max(10.0, seconds - (time.perf_counter() - start) - _AROUND)
     running = {name: _start(name, work, device, steps, left, commit, batch) for name in MODELS}
     failed = [name for name, process in running.items() if process.wait() != 0]
     if failed:
