@@ -10,6 +10,7 @@ import pytest
 
 from vipocc import charts
 from vipocc.errors import StoreError
+from vipocc.page import Figure as PageFigure
 from vipocc.page import Link, Page
 
 
@@ -65,3 +66,28 @@ def test_bars_name_their_values() -> None:
     ElementTree.fromstring(svg)
     assert "12 %" in svg
     assert "&lt;b&gt;" in svg
+
+
+def test_intervals_lie_in_proportion_and_without_one_the_dot_is_hollow() -> None:
+    text = charts.intervals([("a & b", 0.5, 0.4, 0.7), ("published", 0.6, np.nan, np.nan)], "share", mark=0.4)
+    svg = ElementTree.fromstring(text)
+    dots = [element for element in svg.iter() if element.tag.endswith("circle")]
+    assert [dot.get("fill") for dot in dots] == ["var(--bar)", "var(--paper)"]
+    (bar,) = (element for element in svg.iter() if element.get("stroke-linecap"))
+    low, high = float(bar.get("x1", 0)), float(bar.get("x2", 0))
+    first, second = (float(dot.get("cx", 0)) for dot in dots)
+    assert (first - low) / (high - low) == pytest.approx(1 / 3, abs=0.01)
+    assert (second - first) / (high - low) == pytest.approx(1 / 3, abs=0.01)
+    (mark,) = (element for element in svg.iter() if element.get("stroke-dasharray"))
+    assert float(mark.get("x1", 0)) == low
+    ElementTree.fromstring(charts.intervals([], "nothing"))
+
+
+def test_figures_stand_right_and_rows_can_be_led_to() -> None:
+    page = Page("a")
+    rows = [("x", PageFigure("0.7 [0.6, 0.8], p < 0.001", best=True)), ("y", PageFigure(""))]
+    page.table(("name", "value"), rows, anchors=["one", "two"])
+    text = page.html()
+    assert '<tr id="one"><td>x</td><td class="number"><strong>0.7</strong> <small>[0.6, 0.8]</small>' in text
+    assert "<small>p &lt; 0.001</small>" in text
+    assert '<tr id="two"><td>y</td><td class="number"></td></tr>' in text

@@ -31,7 +31,7 @@ summary { cursor: pointer; color: var(--accent); }
 pre { background: var(--tint); padding: .6rem .8rem; border-radius: 6px; overflow-x: auto; font-size: .88rem; }
 .warning { background: var(--warn-tint); border-left: 3px solid var(--warn); padding: .4rem .8rem; margin: .4rem 0;
   max-width: 100%; }
-td:last-child:not(.number) { min-width: 22ch; }
+td:last-child:not(.number) { min-width: 18ch; }
 td small { color: var(--faint); white-space: nowrap; display: inline-block; }
 figure { margin: 0; } figure img { display: block; width: 100%; height: auto; image-rendering: auto; }
 figcaption { font-size: .85rem; margin: .2rem 0 .5rem; overflow-wrap: anywhere; }
@@ -179,7 +179,7 @@ class Link(str):
 
 
 class Figure(str):
-    """Text of a cell that stands to the right as numbers do, a figure with its interval; the best is in bold."""
+    """Text of a cell that stands to the right as numbers do, as "0.7 [0.6, 0.8], p 0.2"; the best is in bold."""
 
     best: bool
 
@@ -192,9 +192,11 @@ class Figure(str):
 
 def _cell(value: Any) -> str:
     if isinstance(value, Figure):
-        figure, bracket, interval = value.partition(" [")
+        figure, bracket, rest = value.partition(" [")
+        interval, end, more = rest.partition("], ")
         told = f"<strong>{escape(figure)}</strong>" if value.best else escape(figure)
-        return f"{told} <small>{escape(bracket[1:] + interval)}</small>" if interval else told
+        small = (escape(part) for part in (bracket[1:] + interval + end[:1], more) if part)
+        return " ".join([told, *(f"<small>{part}</small>" for part in small)])
     if isinstance(value, Link):
         return f'<a href="#{escape(value.anchor)}">{escape(value)}</a>'
     if isinstance(value, float):
