@@ -78,20 +78,24 @@ def test_no_depth_is_no_answer_and_no_surface_is_free() -> None:
 @pytest.mark.parametrize("thickness", [None, 4.0, 0.3])
 def test_it_equals_its_plain_twin(align_corners: bool, thickness: float | None) -> None:
     rng = np.random.default_rng(5)
-    depth = torch.from_numpy(rng.uniform(2, 25, (37, 53)).astype(np.float32))
-    depth[rng.random((37, 53)) < 0.1] = math.nan
+    depth = torch.from_numpy(rng.uniform(2, 25, (2, 37, 53)).astype(np.float32))
+    depth[torch.from_numpy(rng.random((2, 37, 53)) < 0.1)] = math.nan
     pixels = np.array([[40.0, 1.0, 25.0], [0.0, 38.0, 19.0], [0.0, 0.0, 1.0]], np.float32)
-    matrix = torch.from_numpy(intrinsics_to_ndc(pixels, (37, 53), "official"))
+    matrix = torch.from_numpy(intrinsics_to_ndc(np.stack([pixels, 1.3 * pixels]), (37, 53), "official"))
     points = torch.cat([torch.from_numpy(slice_points()), torch.from_numpy(rng.normal(0, 9, (500, 3)).astype("f4"))])
     arguments = (depth, points, matrix, thickness)
     found = depth_to_occupancy(*arguments, align_corners=align_corners)
+    assert torch.equal(
+        found[1].nan_to_num(7),
+        depth_to_occupancy(depth[1], points, matrix[1], thickness, align_corners=align_corners).nan_to_num(7),
+    )
     twin = depth_to_occupancy_reference(*arguments, align_corners=align_corners)
     assert torch.equal(found.nan_to_num(7), twin.nan_to_num(7))
-    assert {0.0, 1.0, 7.0} == set(found.nan_to_num(7).tolist())
+    assert {0.0, 1.0, 7.0} == set(found.nan_to_num(7).flatten().tolist())
 
 
 def test_what_has_other_shapes_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"depth \[H, W\]"):
+    with pytest.raises(UsageError, match=r"depth \[\.\.\., H, W\]"):
         depth_to_occupancy(torch.ones(1, 4, 4), torch.ones(3, 3), PLAIN)
 
 

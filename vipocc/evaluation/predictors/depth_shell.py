@@ -30,29 +30,28 @@ def depth_to_occupancy(
     *,
     align_corners: bool = True,
 ) -> Tensor:
-    """Return what a depth map says of points: 1 occupied, 0 free, NaN where the map has no depth; float32 [N].
+    """Return what depth maps say of points: 1 occupied, 0 free, NaN where a map has no depth; float32 [..., N].
 
     A point is occupied iff D <= z (< D + thickness, if given), D being the depth at the pixel nearest to its
     projection, border pixels standing for what is outside the image. z is compared, not the distance along the ray.
 
     Args:
-        depth: metres along the optical axis [H, W], of any size; not positive or NaN where there is none, infinite
+        depth: metres along the optical axis [..., H, W], of any size; not positive or NaN where there is none, infinite
             where there is no surface.
         points: metres [N, 3] in the camera's frame; one that is not in front of the camera is free.
-        intrinsics_ndc: normalised intrinsics [3, 3] of the image that the depth map is of.
+        intrinsics_ndc: normalised intrinsics [..., 3, 3] of the images that the depth maps are of.
         thickness: metres of the shell; None for everything behind the surface.
         align_corners: whether -1 and 1 are the centres of the outermost pixels, as published, or their outer edges.
     """
     _expect(depth, points, intrinsics_ndc)
-    height, width = depth.shape
-    xy, z = _project(points, intrinsics_ndc)
+    height, width = depth.shape[-2:]
+    x, y, z = _project(points, intrinsics_ndc)
     if align_corners:
-        places = (xy + 1) / 2 * torch.tensor([width - 1, height - 1], dtype=xy.dtype, device=xy.device)
+        column, row = (x + 1) / 2 * (width - 1), (y + 1) / 2 * (height - 1)
     else:
-        places = ((xy + 1) * torch.tensor([width, height], dtype=xy.dtype, device=xy.device) - 1) / 2
-    column = places[:, 0].round().clamp(0, width - 1).long()
-    row = places[:, 1].round().clamp(0, height - 1).long()
-    return _compare(depth[row, column].double(), z, thickness)
+        column, row = ((x + 1) * width - 1) / 2, ((y + 1) * height - 1) / 2
+    place = row.round().clamp(0, height - 1).long() * width + column.round().clamp(0, width - 1).long()
+    return _compare(depth.flatten(-2).gather(-1, place).double(), z, thickness)
 
 
 def depth_to_occupancy_reference(
@@ -63,27 +62,38 @@ def depth_to_occupancy_reference(
     *,
     align_corners: bool = True,
 ) -> Tensor:
-    """Plain twin of `depth_to_occupancy`: the lookup by grid_sample, as it was released."""
+    """Plain twin of `depth_to_occupancy`: map by map, the lookup by grid_sample, as it was released."""
     _expect(depth, points, intrinsics_ndc)
-    xy, z = _project(points, intrinsics_ndc)
+    if depth.ndim > 2:
+        each = [
+            depth_to_occupancy_reference(one, points, matrix, thickness, align_corners=align_corners)
+            for one, matrix in zip(depth, intrinsics_ndc, strict=True)
+        ]
+        return torch.stack(each)
+    x, y, z = _project(points, intrinsics_ndc)
+    grid = torch.stack([x, y], dim=-1)[None, None]
     found = functional.grid_sample(
-        depth[None, None].double(), xy[None, None], mode="nearest", padding_mode="border", align_corners=align_corners
+        depth[None, None].double(), grid, mode="nearest", padding_mode="border", align_corners=align_corners
     )
     return _compare(found.reshape(-1), z, thickness)
 
 
 def _expect(depth: Tensor, points: Tensor, intrinsics_ndc: Tensor) -> None:
     shapes = (tuple(depth.shape), tuple(points.shape), tuple(intrinsics_ndc.shape))
-    if depth.ndim != 2 or points.ndim != 2 or points.shape[1] != 3 or shapes[2] != (3, 3):
-        raise UsageError(f"depth [H, W], points [N, 3] and intrinsics [3, 3] are needed, not {shapes}")
+    if depth.ndim < 2 or points.ndim != 2 or points.shape[1] != 3 or shapes[2] != (*shapes[0][:-2], 3, 3):
+        raise UsageError(f"depth [..., H, W], points [N, 3] and intrinsics [..., 3, 3] are needed, not {shapes}")
 
 
-def _project(points: Tensor, intrinsics_ndc: Tensor) -> tuple[Tensor, Tensor]:
-    # In float64: which of two pixels is nearest must not depend on the device's order of additions.
-    points, matrix = points.double(), intrinsics_ndc.to(points.device).double()
+def _project(points: Tensor, intrinsics_ndc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return normalised x and y [..., N] of points and their z [N]."""
+    # In float64, written out: which of two pixels is nearest must not depend on a device's order of additions.
+    points, matrix = points.double(), intrinsics_ndc.to(points.device).double()[..., None, :, :]
     z = points[:, 2]
-    plane = points[:, :2] / torch.where(z > 0, z, torch.ones_like(z))[:, None]
-    return plane @ matrix[:2, :2].T + matrix[:2, 2], z
+    safe = torch.where(z > 0, z, 1.0)
+    u, v = points[:, 0] / safe, points[:, 1] / safe
+    x = matrix[..., 0, 0] * u + matrix[..., 0, 1] * v + matrix[..., 0, 2]
+    y = matrix[..., 1, 0] * u + matrix[..., 1, 1] * v + matrix[..., 1, 2]
+    return x, y, z
 
 
 def _compare(depth: Tensor, z: Tensor, thickness: float | None) -> Tensor:
@@ -149,21 +159,20 @@ class DepthShell:
         return self._depth.missing(key)
 
     def depth(self, batch: Batch) -> Sequence[Tensor]:
-        """Return the depth maps that occupancy is made of; see `DepthPredictor`."""
-        return self._depth.depth(batch)
-
-    def depth(self, batch: Batch) -> Sequence[Tensor]:
         """Return the depth itself: what `slice-20` takes for visible lies before it."""
         return self._depth.depth(batch)
 
     def occupancy(self, batch: Batch, points: Tensor) -> Tensor:
         """Return 0 and 1 [B, N], NaN where a point's pixel has no depth; see `OccupancyPredictor`."""
-        depths = self.depth(batch)
+        depths = [one.to(points.device) for one in self.depth(batch)]
+        alike = len({one.shape for one in depths}) == 1
+        groups = [torch.stack(depths)] if alike else [one[None] for one in depths]
+        matrices = [batch.intrinsics_ndc] if alike else list(batch.intrinsics_ndc[:, None])
         found = [
-            depth_to_occupancy(one.to(points.device), points, matrix, self.thickness, align_corners=self._align_corners)
-            for one, matrix in zip(depths, batch.intrinsics_ndc, strict=True)
+            depth_to_occupancy(some, points, matrix, self.thickness, align_corners=self._align_corners)
+            for some, matrix in zip(groups, matrices, strict=True)
         ]
-        return torch.stack(found)
+        return torch.cat(found)
 
 
 def shells(depth: DepthPredictor, *, convention: Convention, kind: Kind = "baseline") -> list[DepthShell]:
