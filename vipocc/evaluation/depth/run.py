@@ -19,7 +19,7 @@ from vipocc.evaluation.predictors.network import NetworkDepth
 from vipocc.evaluation.predictors.prior import PriorDepth, Priors
 from vipocc.evaluation.protocols import depth_protocol, require_truth
 from vipocc.evaluation.report import Report
-from vipocc.evaluation.session import Say, announce, finish, open_store, without_network
+from vipocc.evaluation.session import Say, announce, finish, without_network
 from vipocc.model.network import ViPOcc
 from vipocc.workspace import Workspace
 
@@ -62,8 +62,7 @@ def run_depth(
     announce(say, workspace, found, f"depth against {chosen.name}", split, str(where), prepared_kinds(chosen))
     # Before anything is prepared: a checkpoint that does not fit leaves the workspace as it was.
     model = None if found is None else load_model(found, where)
-    stored = open_store(workspace, "depth", "run `vipocc priors depth`") if workspace.store("depth").is_dir() else None
-    setting = prepare(workspace, settled, chosen, split, limit, auto=auto, stored=stored)
+    setting = prepare(workspace, settled, chosen, split, limit, auto=auto)
     wanted = SCALINGS if scaling == "all" else (scaling or chosen.scaling,)
     ours = [] if model is None else networks(model, setting.priors, setting.prior_note)
     manifest = setting.source.manifest

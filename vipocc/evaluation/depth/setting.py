@@ -18,7 +18,7 @@ from vipocc.evaluation.inputs import FrameSource, map_readers, select_keys
 from vipocc.evaluation.predictors.prior import Priors, StoredPriors
 from vipocc.evaluation.protocols import DepthProtocol, SweepProtocol
 from vipocc.evaluation.report import Skipped
-from vipocc.evaluation.session import ground_truth, source_note
+from vipocc.evaluation.session import ground_truth, open_store, source_note
 from vipocc.stores import StoreReader
 from vipocc.workspace import Workspace
 
@@ -91,7 +91,7 @@ def prepare(
     *,
     auto: bool,
     images: bool = True,
-    stored: StoreReader | None = None,
+    store: str | None = None,
 ) -> Setting:
     """Prepare what is missing and open what the protocol reads.
 
@@ -103,7 +103,7 @@ def prepare(
         limit: at most so many frames, evenly spaced.
         auto: prepare what is missing; else refuse.
         images: whether images are needed; without them only ground truth is prepared.
-        stored: depth.zarr, if there is one.
+        store: name of a second store of pseudo-depth; the first where it is None, none where it does not exist.
 
     Raises:
         MissingInputError: something is missing and `auto` is not set.
@@ -116,6 +116,9 @@ def prepare(
         manifest = ensure_indexed(workspace, config, auto=auto)
         require_samples(manifest, split)
     keys = select_keys(manifest, split, limit)
+    stored = None
+    if workspace.store("depth", store).is_dir():
+        stored = open_store(workspace, "depth", f"run `vipocc priors depth --split {split}`", store)
     priors: Priors | None = None if stored is None else StoredPriors(stored)
     notes: list[str] = []
     if isinstance(protocol, SweepProtocol):

@@ -99,7 +99,7 @@ def run_priors(
         "missing ground truth is prepared first, priors are not"
     )
     if depths is not None:
-        setting = prepare(workspace, config, chosen, split, limit, auto=auto, images=False, stored=depths)
+        setting = prepare(workspace, config, chosen, split, limit, auto=auto, images=False, store=store)
         report = _depth_report(setting, chosen, split)
     else:
         described = {**chosen.describe(), "digest": chosen.digest}
