@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from vipocc.evaluation.predictors.depth_shell import (
 )
 from vipocc.evaluation.predictors.entrants import FREE, Entrants
 from vipocc.evaluation.predictors.interface import Batch
+from vipocc.evaluation.predictors.sources import ReadAhead
 from vipocc.evaluation.report import Frame, Kind
 from vipocc.geometry.ndc import intrinsics_to_ndc
 
@@ -179,6 +181,27 @@ def test_a_network_is_evaluated_unless_others_predictions_are_all_that_is_asked_
     assert theirs.wants_network("mine", None)
     assert theirs.wants_network(None, Path("mine"))
     assert Entrants(predictions=("theirs",), baselines=("rendered",)).wants_network(None, None)
+
+
+def test_priors_are_read_before_they_are_asked_for_and_never_mixed_up() -> None:
+    keys = [FrameKey("drive", "image_00", row) for row in range(30)]
+    read: list[int] = []
+
+    class Stored:
+        def has(self, key: FrameKey) -> bool:
+            return key.row % 7 != 2
+
+        def read(self, key: FrameKey) -> Any:
+            read.append(key.row)
+            return np.full((2, 2), key.row, np.float32)
+
+    there = [key for key in keys if Stored().has(key)]
+    ahead = ReadAhead(Stored(), there[:20] + keys[2:3], ahead=4)
+    assert [ahead.has(key) for key in keys] == [Stored().has(key) for key in keys]
+    assert [int(ahead.read(key)[0, 0]) for key in there] == [key.row for key in there]
+    assert sorted(read) == [key.row for key in there]  # each once
+    again = [there[7], there[3], there[3], there[19], there[0]]
+    assert [int(ahead.read(key)[0, 0]) for key in again] == [key.row for key in again]
 
 
 def test_once_per_batch_keeps_what_a_row_says_of_itself() -> None:

@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from numpy.typing import NDArray
 
 from vipocc.data_manifests.manifest import FrameKey
 from vipocc.evaluation.predictors.interface import DepthPredictor
 from vipocc.evaluation.predictors.network import NetworkDepth
-from vipocc.evaluation.predictors.prior import PriorDepth, StoredPriors
+from vipocc.evaluation.predictors.prior import PriorDepth, Priors, StoredPriors
 from vipocc.evaluation.session import open_store, source_note
 from vipocc.model.network import ViPOcc
 from vipocc.workspace import Workspace
+
+
+class ReadAhead:
+    """Priors that threads read before they are asked for, keys being asked for in order."""
+
+    def __init__(self, priors: Priors, keys: Sequence[FrameKey], ahead: int = 48, threads: int = 2) -> None:
+        """Read `priors` of `keys`, at most `ahead` of them beforehand; others are read when they are asked for."""
+        self._priors, self._ahead = priors, ahead
+        self._keys = [key for key in keys if priors.has(key)]
+        self._place = {key: at for at, key in enumerate(self._keys)}
+        self._begun, self._reading = 0, dict[FrameKey, Future[NDArray[Any]]]()
+        self._pool = ThreadPoolExecutor(threads, "vipocc-priors")
+
+    def has(self, key: FrameKey) -> bool:
+        """See `Priors`."""
+        return key in self._place or self._priors.has(key)
+
+    def read(self, key: FrameKey) -> NDArray[Any]:
+        """See `Priors`."""
+        place = self._place.get(key)
+        if place is not None:
+            for at in range(max(self._begun, place + 1), min(place + 1 + self._ahead, len(self._keys))):
+                self._reading[self._keys[at]] = self._pool.submit(self._priors.read, self._keys[at])
+                self._begun = at + 1
+        begun = self._reading.pop(key, None)
+        return self._priors.read(key) if begun is None else begun.result()
 
 
 def depth_sources(
@@ -35,7 +65,7 @@ def depth_sources(
             priors, note = stored, source_note(reader)
     if priors is not None:
         held = priors
-        sources["prior"] = lambda: PriorDepth(held, note)
+        sources["prior"] = lambda: PriorDepth(ReadAhead(held, keys), note)
     else:
         why_not["prior"] = command
     if model is None:
