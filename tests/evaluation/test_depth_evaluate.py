@@ -279,3 +279,17 @@ def test_pooled_weighs_by_pixels() -> None:
     assert found["abs_rel"].mean == pytest.approx((30 + 30) / 40)
     assert found["rmse"].mean == pytest.approx(math.sqrt((30 + 90) / 40))
     assert found["rmse"].frames == 2
+
+
+@pytest.mark.gpu
+def test_on_cuda_as_on_the_cpu(config: Any, source: FrameSource) -> None:
+    means = {}
+    for device in (CPU, torch.device("cuda")):
+        model = untrained_model(config, device).use_precision("float32")
+        contenders = [Contender(NetworkDepth(model, "rendered"), ("none", "median"))]
+        report = evaluate_depth(
+            contenders, source, KEYS, lambda key: true_depth(key.row), LIDAR_DEPTH, split="test", device=device
+        )
+        means[device.type] = [report.row(name).mean("abs_rel") for name in ("rendered", "rendered, median-scaled")]
+    # Convolutions on CUDA may round to TF32.
+    assert means["cuda"] == pytest.approx(means["cpu"], rel=1e-2)

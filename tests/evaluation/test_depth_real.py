@@ -14,7 +14,9 @@ import torch
 from vipocc import cli
 from vipocc import config as configuration
 from vipocc.data_manifests.datasets import adapter
+from vipocc.data_manifests.ground_truth.depth_raster import sparse_depth_reference
 from vipocc.data_manifests.manifest import FrameKey, Manifest
+from vipocc.data_manifests.views import prepared_intrinsics
 from vipocc.evaluation.depth import ViewPriors, ViewSource, rows_of_view, share_of_view, sweep_truth
 from vipocc.evaluation.metrics import depth_metrics, nearest_resize
 from vipocc.evaluation.predictors.network import NetworkDepth
@@ -127,6 +129,32 @@ def test_eigen_truth_is_the_raster_of_the_development_kit(sample_data: Path) -> 
     assert np.count_nonzero(crop) == np.isfinite(found).sum() == 17_197
     np.testing.assert_array_equal(np.isfinite(found), crop)
     np.testing.assert_allclose(found[crop], depth[crop], rtol=1e-6)
+
+
+def test_kitti_360_as_published(
+    sample_data: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Drive 0000 frame 250, the only one of its stereo frames with a sweep; frame 700 has none and is told."""
+    drive, root, lists = "2013_05_28_drive_0000_sync", sample_data / "KITTI-360", tmp_path / "lists"
+    lists.mkdir()
+    for name in ("train", "val"):
+        (lists / f"{name}_files.txt").write_text("")
+    (lists / "test_files.txt").write_text(f"{drive} {250:010d} l\n{drive} {700:010d} l")
+    here = ["-C", str(tmp_path / "w")]
+    options = ["-o", f"data.split={lists}", "-o", "data.fisheye=false"]
+    assert cli.run(["init", "--dataset", "kitti-360", "--root", str(root), *options, *here]) == 0
+    capsys.readouterr()
+    report = evaluated(capsys, "--checkpoint", str(checkpoint), *here)
+    assert (report["protocol"]["name"], report["split"]) == ("lidar", "test")
+    assert [(one["frame_id"], one["reason"]) for one in report["frames"]["skipped"]] == [(700, "no lidar depth")]
+    manifest, data = index("kitti-360", root), configuration.load("vipocc", overrides=TINY).data
+    row = manifest.row_of(drive, 250)
+    points = adapter("kitti-360").read_scan(manifest.lidar_path(drive, row))  # type: ignore[arg-type]
+    assert len(points) == 119_901
+    camera = relative(manifest.world_from_camera(drive, "image_00")[row], manifest.world_from_lidar(drive)[row])
+    truth = sparse_depth_reference(points, camera, prepared_intrinsics(manifest, drive, "image_00", data), SIZE)
+    (measured,) = next(one for one in report["rows"] if one["name"] == "rendered")["per_frame"]
+    assert measured["pixels"] == np.isfinite(truth).sum() > 2_000
 
 
 def test_the_view_is_kitti_360s_own(sample_data: Path) -> None:
