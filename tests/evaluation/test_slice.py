@@ -27,6 +27,7 @@ from vipocc.evaluation.occupancy import (
 from vipocc.evaluation.predictors.network import NetworkOccupancy
 from vipocc.evaluation.protocols import PUBLISHED_OCCUPANCY, slice_protocol
 from vipocc.evaluation.report import Report
+from vipocc.evaluation.stream import stream
 from vipocc.geometry.cameras import Pinhole
 
 SIZE = (64, 96)
@@ -241,11 +242,11 @@ def test_a_real_network_fits_the_slice(config: Any) -> None:
     model = untrained_model(config, torch.device("cpu"))
     again = untrained_model(config, torch.device("cpu"))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
-    some = next(source(config).batches(select_keys(manifest(), "test", 2), 2, torch.device("cpu")))
-    density = predict_density(model, some[1], some[2])
+    (some,) = stream(source(config), select_keys(manifest(), "test", 2), 2, torch.device("cpu"))
+    density = predict_density(model, some.images, some.intrinsics_ndc)
     assert density.shape == (2, 160, 80)
     assert (density >= 0).all()
-    one = predict_density(model, some[1][1:], some[2][1:])
+    one = predict_density(model, some.images[1:], some.intrinsics_ndc[1:])
     np.testing.assert_allclose(one[0], density[1], rtol=1e-4, atol=1e-5)
 
 

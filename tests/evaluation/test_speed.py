@@ -74,6 +74,11 @@ def test_weights_are_counted_by_what_reaches_a_prediction(model: ViPOcc) -> None
     assert counted.used == counted.by_use["occupancy"] + counted.by_use["depth_branch"] == counted.trained
 
 
+def test_the_published_network_s_used_weights_are_those_that_a_training_step_reaches() -> None:
+    counted = count_parameters(untrained_model(config.load("vipocc", profile="official"), CPU))
+    assert counted.used == 47_022_322  # published_system.md 3.8
+
+
 def test_dead_and_frozen_weights_are_not_counted_as_used_and_trained() -> None:
     made = untrained_model(config.load("demo"), CPU)
     plain = count_parameters(made)
@@ -102,13 +107,15 @@ def test_what_is_timed_is_what_the_model_predicts(model: ViPOcc) -> None:
 
 
 def test_the_table_has_our_rows_the_foundation_model_s_share_and_the_published_ones(
-    model: ViPOcc, tmp_path: Path
+    model: ViPOcc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_tiny_depth(tmp_path / "tiny")
     wanted = DepthConfig(model=str(folder), input_size="native", batch_size=1)
     assert is_here(wanted)
     assert not is_here(DepthConfig(model="nobody/no-such-model"))
-    foundation = Foundation(wanted, CPU)
+    foundation, called = Foundation(wanted, CPU), []
+    plain = foundation.depth
+    monkeypatch.setattr(foundation, "depth", lambda images: called.append(1) or plain(images))  # type: ignore[func-returns-value]
     report = evaluate_speed(
         model, SIZE, name="demo", dataset="synthetic", device=CPU, batches=(1,), images=1, foundation=foundation
     )
@@ -122,7 +129,8 @@ def test_the_table_has_our_rows_the_foundation_model_s_share_and_the_published_o
     assert both.metrics["parameters"].mean == pytest.approx(
         (counted.by_use["depth_branch"] + foundation.parameters) / 1e6
     )
-    assert both.metrics["depth_fps"].mean < ours.metrics["depth_fps"].mean
+    assert both.metrics["depth_fps"].mean > 0
+    assert len(called) >= 2 * (LEAST + 2)  # alone, and before the branch
     assert alone.metrics["depth_fps"].frames == LEAST
     assert report.row("ViPOcc").metrics["depth_fps"].mean == 124.58
     assert any("4090D" in note for note in report.notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -244,20 +244,6 @@ class FrameSource:
             )
             for name, (reader, array) in self._maps.items()
         }
-
-    def batches(
-        self, keys: Sequence[FrameKey], size: int, device: torch.device
-    ) -> Iterator[tuple[Sequence[FrameKey], Tensor, Tensor]]:
-        """Yield keys with images [B, 3, H, W] in [0, 1] and intrinsics [B, 3, 3]."""
-        for start in range(0, len(keys), size):
-            some = keys[start : start + size]
-            images = torch.from_numpy(np.stack([self.image(key) for key in some]))
-            intrinsics = torch.from_numpy(np.stack([self.intrinsics(key) for key in some]))
-            yield (
-                some,
-                images.to(device).permute(0, 3, 1, 2).float() / 255.0,
-                intrinsics.to(device),
-            )
 
     def _expect(self, shape: Sequence[int]) -> None:
         if tuple(shape[:2]) != self.size:

@@ -23,8 +23,9 @@ from vipocc.evaluation.figures.pictured import DISTRIBUTIONS, Pictured
 from vipocc.evaluation.figures.voxels import VOLUME
 from vipocc.evaluation.inputs import FrameSource, frame_of
 from vipocc.evaluation.predictors.folder import FolderOccupancy
-from vipocc.evaluation.predictors.interface import Batch, OccupancyPredictor
+from vipocc.evaluation.predictors.interface import OccupancyPredictor
 from vipocc.evaluation.report import Frame, Report
+from vipocc.evaluation.stream import stream_reference
 
 Keep = Callable[[Frame, NDArray[np.uint8], dict[str, NDArray[np.float32]], Any], None]
 
@@ -96,9 +97,8 @@ class OccupancyPictures:
     @torch.no_grad()
     def _volumes(self, frame: Frame, source: FrameSource, device: torch.device) -> dict[str, NDArray[np.bool_]]:
         key = FrameKey(frame.sequence, frame.camera, frame.row)
-        _, images, intrinsics = next(iter(source.batches([key], 1, device)))
-        batch = Batch([key], [frame], images, intrinsics, source.maps([key], device))
-        inside = VOLUME.in_image(intrinsics[0].cpu().numpy())
+        (batch,) = stream_reference(source, [key], 1, device)
+        inside = VOLUME.in_image(batch.intrinsics_ndc[0].cpu().numpy())
         points = torch.from_numpy(VOLUME.camera_points()[inside.reshape(-1)]).to(device)
         volumes = {}
         for one in self._predictors:
