@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vipocc import config
 from vipocc.apps.view import run as view_run
@@ -139,8 +140,9 @@ def test_the_server_gives_scenes_when_they_are_asked_for(place: Path) -> None:
 
         threading.Thread(target=look).start()
 
-    box = {"x": (-3.0, 3.0), "z": (4.0, 10.0), "cell": 0.5, "no_model": True}
-    view_run.serve(workspace, chosen, port=0, say=said.append, ready=ask, **box)
+    box: dict[str, Any] = {"x": (-3.0, 3.0), "z": (4.0, 10.0), "cell": 0.5, "no_model": True}
+    shown = view_run.of_dataset(workspace, chosen, say=said.append, **box)
+    view_run.serve(shown, port=0, say=said.append, ready=ask)
     assert [code for code, _ in caught] == [200, 200, 404, 404, 404, 404]
     assert b"<canvas" in caught[0][1]
     assert "frame" in json.loads(caught[1][1])["title"]
@@ -166,3 +168,43 @@ def test_a_frame_that_fails_is_told_and_the_others_go_on() -> None:
             assert json.loads(get(f"{server.address}scene/{number}.json")[1])["title"] == f"frame {number}"
         assert made.count(0) == 2, "kept while it is recent, forgotten afterwards"
         server.shutdown()
+
+
+def test_predictions_are_shown_without_a_workspace(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (94, 352, 3)).astype(np.uint8)).save(
+        tmp_path / "street.png"
+    )
+    out = tmp_path / "predictions"
+    words = [
+        "--checkpoint",
+        str(place / "checkpoint"),
+        "--focal",
+        "138",
+        "--x",
+        "-2",
+        "2",
+        "--z",
+        "4",
+        "8",
+        "--cell",
+        "0.5",
+    ]
+    monkeypatch.chdir(tmp_path)
+    assert run(["predict", "street.png", "-o", str(out), *words]) == 0, capsys.readouterr().err
+    assert run(["view", str(out), "--html", str(tmp_path / "view.html")]) == 0, capsys.readouterr().err
+    scene = scene_of((tmp_path / "view.html").read_text())
+    assert scene["title"] == "street"
+    with np.load(out / "street" / "occupancy.npz") as held:
+        from vipocc.apps.view.scene import surface
+
+        occupied, seen = held["occupied"], held["in_view"]
+        assert layer(scene, "occupied")["count"] == surface(occupied & seen).sum()
+    assert {one["name"] for one in scene["layers"]} >= {"occupied", "cameras", "image", "depth"}
+    (out / "street" / "occupancy.npz").write_bytes(b"PK")
+    capsys.readouterr()
+    assert run(["view", str(out), "--html", str(tmp_path / "again.html")]) == 2
+    assert "predict it again with --overwrite" in capsys.readouterr().err
+    assert run(["view", str(place), "--html", str(tmp_path / "again.html")]) == 2
+    assert "name a folder that `vipocc predict` wrote" in capsys.readouterr().err

@@ -14,6 +14,7 @@ STANDALONE = 10
 
 
 @click.command()
+@click.argument("predictions", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Which key frames."
 )
@@ -44,16 +45,22 @@ STANDALONE = 10
 )
 @workspace_options
 @pass_app
-def view(app: App, /, html: Path | None, port: int, **options: Any) -> None:
+def view(app: App, /, predictions: tuple[Path, ...], html: Path | None, port: int, **options: Any) -> None:
     """Look round frames of the dataset in the browser: cells, LiDAR, cameras, truth, a slider through the drive.
+
+    With PREDICTIONS, folders that `vipocc predict` wrote, those are shown instead, and no workspace is needed.
 
     The page is served on this machine only; from another one, go through SSH: ssh -L 8080:localhost:8080 HOST.
     """
-    from vipocc.apps.view.run import serve, write_html
+    from vipocc.apps.view.run import of_dataset, of_predictions, serve, write_html
 
-    if html is None:
-        serve(app.workspace, app.config, port=port, say=app.say, overrides=app.overrides, **options)
-    else:
+    if html is not None:
         options["count"] = options["count"] or STANDALONE
-        size = write_html(app.workspace, app.config, html, say=app.say, overrides=app.overrides, **options)
-        app.say(f"{html}: {size / 1e6:.1f} MB, opens in any browser with WebGL 2")
+    if predictions:
+        shown = of_predictions(predictions, options["count"])
+    else:
+        shown = of_dataset(app.workspace, app.config, say=app.say, overrides=app.overrides, **options)
+    if html is None:
+        serve(shown, port=port, say=app.say)
+    else:
+        app.say(f"{html}: {write_html(shown, html) / 1e6:.1f} MB, opens in any browser with WebGL 2")

@@ -1,14 +1,16 @@
-"""`vipocc view` from a workspace: opens what is there, serves the page or writes it as one file."""
+"""`vipocc view`: opens a workspace or predictions, serves the page or writes it as one file."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vipocc.apps.view.frames import Box, FrameScenes, drive
 from vipocc.apps.view.page import standalone
+from vipocc.apps.view.predictions import find_predictions, prediction_scene
 from vipocc.apps.view.scene import Scene
 from vipocc.apps.view.server import SceneServer
 from vipocc.data_manifests.manifest import FrameKey
@@ -82,28 +84,36 @@ def open_drive(
     return scenes, keys
 
 
-def serve(
-    workspace: Workspace,
-    config: Any,
-    *,
-    port: int,
-    say: Say,
-    ready: Callable[[SceneServer], None] | None = None,
-    **options: Any,
-) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """What is looked at: so many scenes, each made when it is asked for."""
+
+    title: str
+    count: int
+    make: Callable[[int], Scene]
+
+
+def of_dataset(workspace: Workspace, config: Any, *, say: Say, **options: Any) -> Shown:
+    """Return the frames of a workspace's drive; options and errors as `open_drive`."""
+    scenes, keys = open_drive(workspace, config, say=say, **options)
+    return Shown(f"{workspace.dataset}: {keys[0].sequence}", len(keys), lambda number: scenes(keys[number]))
+
+
+def of_predictions(folders: Sequence[Path], count: int | None = None) -> Shown:
+    """Return what `vipocc predict` wrote below folders; raises `MissingInputError` if that is nothing."""
+    found = find_predictions(folders)[:count]
+    return Shown(folders[0].name, len(found), lambda number: prediction_scene(found[number]))
+
+
+def serve(shown: Shown, *, port: int, say: Say, ready: Callable[[SceneServer], None] | None = None) -> None:
     """Serve the page until it is interrupted; `ready` is called with the server before it begins.
 
     Raises:
-        UsageError: the port is taken. Others as `open_drive`.
+        UsageError: the port is taken.
     """
-    scenes, keys = open_drive(workspace, config, say=say, **options)
-
-    def make(number: int) -> Scene:
-        return scenes(keys[number])
-
-    with SceneServer(make, len(keys), f"{workspace.dataset}: {keys[0].sequence}", port=port) as server:
+    with SceneServer(shown.make, shown.count, shown.title, port=port) as server:
         at = server.server_address[1]
-        say(f"{len(keys):,} frames of {keys[0].sequence} at {server.address} (Ctrl-C ends)")
+        say(f"{shown.title}, {shown.count:,} frames, at {server.address} (Ctrl-C ends)")
         say(f"from another machine: ssh -L {at}:localhost:{at} {os.uname().nodename}, then open {server.address}")
         if ready is not None:
             ready(server)
@@ -113,13 +123,12 @@ def serve(
             say("stopped")
 
 
-def write_html(workspace: Workspace, config: Any, path: Path, *, say: Say, **options: Any) -> int:
-    """Write one HTML file of the frames and return its size in bytes; errors as `open_drive`."""
-    scenes, keys = open_drive(workspace, config, say=say, **options)
+def write_html(shown: Shown, path: Path) -> int:
+    """Write one HTML file of all scenes and return its size in bytes; errors as making them raises."""
     made = []
-    with progress("scenes", len(keys), "frames") as bar:
-        for key in keys:
-            made.append(scenes(key))
+    with progress("scenes", shown.count, "frames") as bar:
+        for number in range(shown.count):
+            made.append(shown.make(number))
             bar.advance()
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
