@@ -159,7 +159,7 @@ def _sampling(workspace: Workspace, config: Any, manifest: Manifest) -> list[Pla
 
 def _views(workspace: Workspace, config: Any, manifest: Manifest) -> Place:
     """Figure 7, of the first sample whose views are all prepared."""
-    about, missing = "the views of a sample", "run `vipocc data prepare`"
+    about, missing = "the views of a sample", "run `vipocc data prepare --split train`"
     try:
         reader = StoreReader(workspace.store("frames"))
     except MissingInputError:
