@@ -90,7 +90,11 @@ def damaged(change: Callable[[dict[str, Any]], Any]) -> str:
         (damaged(lambda values: values["rows"][0]["metrics"]["o_acc"].update(mean="x")), r"rows.0.metrics.o_acc.mean"),
         (damaged(lambda values: values["rows"][0].update(kind="guessed")), "unknown kind 'guessed'"),
         (damaged(lambda values: values.update(kind="weather")), "'weather'"),
-        (damaged(lambda values: values["frames"].update(used=3)), "values of 40 frames and names 3"),
+        (damaged(lambda values: values["frames"].update(used=3)), "names 3 frames and lists 40"),
+        (
+            damaged(lambda values: values["frames"].update(used=39, list=values["frames"]["list"][1:])),
+            "of 1 frames that",
+        ),
     ],
 )
 def test_what_is_no_report_is_one_error(text: str, what: str, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def document(report: Report) -> dict[str, Any]:
         "frames": {
             "used": len(report.used),
             "digest": frames_digest(report.used),
+            "list": [asdict(frame) for frame in report.used],
             "ground_truth": [{**asdict(frame), "digest": value} for frame, value in report.truth_frames.items()],
             "skipped": [{**asdict(one.frame), "reason": one.reason} for one in report.skipped],
         },

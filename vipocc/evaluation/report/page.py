@@ -12,6 +12,7 @@ import numpy as np
 from vipocc import charts
 from vipocc.evaluation.report.columns import column
 from vipocc.evaluation.report.content import FORMAT_VERSION, Figure, Frame, Report, Row, reasons
+from vipocc.evaluation.report.document import digest_of
 from vipocc.evaluation.report.frames import main_metric, main_row, ranked, worst_and_best
 from vipocc.evaluation.report.markdown import DAGGER, cell, shown_metrics
 from vipocc.evaluation.report.selection import selection
@@ -245,7 +246,8 @@ def _provenance(made: Page, report: Report) -> None:
             made.heading(title)
             made.table(("", ""), told)
     if report.configuration is not None:
-        made.text("The whole configuration is beside this page, config.yaml.", "faint")
+        digest = digest_of(report.configuration)
+        made.text(f"The whole configuration is beside this page, config.yaml (digest {digest}).", "faint")
 
 
 def _number(name: str, values: Mapping[str, float]) -> Aligned:

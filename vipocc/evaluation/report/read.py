@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -87,6 +87,7 @@ class _Truth(_Frame):
 class _Frames(_Values):
     used: int
     digest: str
+    every: list[_Frame] = Field(alias="list")
     ground_truth: list[_Truth]
     skipped: list[_Skipped]
 
@@ -116,8 +117,7 @@ class _Document(_Values):
 def read_report(place: Path) -> Report:
     """Return the report at a folder or a file `report.json`.
 
-    Its configuration and its figures stay where they are, and of the used frames it has those that a row has values of
-    or whose ground truth has a digest.
+    Its configuration, its figures and whatever else lies beside it stay where they are.
 
     Raises:
         MissingInputError: there is no report.
@@ -157,6 +157,12 @@ def _report(held: _Document) -> Report:
         raise ValueError(f"it is about '{held.kind}', which is not known")
     truth = {one.frame(): one.digest for one in held.frames.ground_truth}
     rows = [one.row() for one in held.rows]
+    used = [one.frame() for one in held.frames.every]
+    if len(used) != held.frames.used:
+        raise ValueError(f"it names {held.frames.used} frames and lists {len(used)}")
+    unknown = {*truth, *(frame for row in rows for frame, _ in row.per_frame)}.difference(used)
+    if unknown:
+        raise ValueError(f"it has values of {len(unknown)} frames that it does not list")
     return Report(
         kind=held.kind,  # type: ignore[arg-type]  # looked up above
         dataset=held.dataset,
@@ -164,7 +170,7 @@ def _report(held: _Document) -> Report:
         protocol=held.protocol.model_dump(),
         metrics=tuple(held.metrics),
         rows=rows,
-        used=_used(rows, truth, held.frames.used),
+        used=used,
         skipped=[one.skipped() for one in held.frames.skipped],
         truth_digest=held.ground_truth_digest,
         truth_frames=truth,
@@ -174,13 +180,6 @@ def _report(held: _Document) -> Report:
         breakdowns={title: [one.row() for one in rows] for title, rows in held.breakdowns.items()},
         created=held.created,
     )
-
-
-def _used(rows: Sequence[Row], truth: Mapping[Frame, str], count: int) -> list[Frame]:
-    frames = dict.fromkeys((*truth, *(frame for row in rows for frame, _ in row.per_frame)))
-    if len(frames) > count:
-        raise ValueError(f"it has values of {len(frames)} frames and names {count}")
-    return list(frames)
 
 
 def _number(value: float | None) -> float:
