@@ -272,6 +272,8 @@ def test_folders_without_meta_or_with_a_torn_one_are_refused(tmp_path: Path) -> 
     (tmp_path / META).write_text('{"name": "x"')
     with pytest.raises(DataError, match="cannot be read"):
         PredictionFolder(tmp_path)
+    with pytest.raises(MissingInputError, match=r"any of the 6 frames .* belongs at drive/image_00/0000000010\.npy"):
+        depth(written(tmp_path / "empty", METRES, {}))
     with pytest.raises(UsageError, match="use `vipocc eval occupancy`"):
         depth(written(tmp_path / "theirs", DENSITY, {}))
 

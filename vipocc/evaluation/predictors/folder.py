@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vipocc.data_manifests.manifest import FrameKey, Manifest
-from vipocc.errors import DataError, UsageError
+from vipocc.errors import DataError, MissingInputError, UsageError
 from vipocc.evaluation.inputs import frame_of
 from vipocc.evaluation.predictors.checks import unsound_depth, unsound_occupancy
 from vipocc.evaluation.predictors.interface import Batch, Unit
@@ -53,6 +53,10 @@ class PredictionFolder:
                 where=self.folder / META,
                 fix="evaluate them in a workspace of their dataset",
             )
+
+    def has(self, frame: Frame) -> bool:
+        """Whether there is a prediction of a frame, of use or not."""
+        return _key(frame) in self._places or any(path.is_file() for path in self._files(frame))
 
     def read(self, frame: Frame) -> NDArray[Any] | str:
         """Return a frame's array as it lies there, or the reason why there is none."""
@@ -135,9 +139,16 @@ class _FolderPredictor:
 
     kind: Kind = "measured"
 
-    def __init__(self, folder: PredictionFolder, manifest: Manifest, frames: Iterable[Frame]) -> None:
+    def __init__(self, folder: PredictionFolder, manifest: Manifest, frames: Sequence[Frame]) -> None:
         folder.expect(manifest.dataset)
         self.folder, self.name, self._manifest = folder, folder.name, manifest
+        if frames and not any(folder.has(frame) for frame in frames):
+            first = frame_file(frames[0].sequence, frames[0].camera, frames[0].frame_id)
+            raise MissingInputError(
+                f"there is no prediction of any of the {len(frames):,} frames to evaluate",
+                where=folder.folder,
+                fix=f"the first belongs at {first}; `vipocc eval points` lists them all",
+            )
         self._reasons: dict[Frame, str | None] = {}
         self._kept: dict[Frame, Tensor] = {}
         self._lock = threading.Lock()  # frames are judged in threads
@@ -187,7 +198,7 @@ class FolderOccupancy(_FolderPredictor):
         self,
         folder: PredictionFolder,
         manifest: Manifest,
-        frames: Iterable[Frame],
+        frames: Sequence[Frame],
         points: NDArray[Any],
         grid: tuple[int, ...],
         protocol: str,
@@ -204,6 +215,7 @@ class FolderOccupancy(_FolderPredictor):
 
         Raises:
             UsageError: they are depth maps, of another dataset, or were made at other points.
+            MissingInputError: there is none of any of the frames.
         """
         if folder.meta.unit == "metres":
             raise UsageError("the predictions are depth maps", where=folder.folder, fix="use `vipocc eval depth`")
@@ -235,11 +247,12 @@ class FolderOccupancy(_FolderPredictor):
 class FolderDepth(_FolderPredictor):
     """Depth maps from a folder."""
 
-    def __init__(self, folder: PredictionFolder, manifest: Manifest, frames: Iterable[Frame]) -> None:
+    def __init__(self, folder: PredictionFolder, manifest: Manifest, frames: Sequence[Frame]) -> None:
         """Take depth maps, see `FolderOccupancy`.
 
         Raises:
             UsageError: they are occupancy, or of another dataset.
+            MissingInputError: there is none of any of the frames.
         """
         if folder.meta.unit != "metres":
             raise UsageError(
