@@ -77,9 +77,18 @@ def check_detector(folder: Path, pictures: Pictures, device: str) -> dict[str, A
     """Return the average precision of cars and of persons at an overlap of .5."""
     from vipocc.priors.grounded_sam.detector import GroundingDino
 
-    model = GroundingDino(SamConfig(detector=str(folder), batch_size=4), device)
-    found: list[Detections] = _in_parts(model, pictures.image)
-    labels = [entry.label for entry in model.config.classes]
+    figures: dict[str, Any] = {}
+    # At the default thresholds, as stores have it; and with unsure boxes kept, to tell what another threshold is worth.
+    stored = SamConfig(detector=str(folder), batch_size=4)
+    unsure = stored.model_copy(update={"box_threshold": 0.1, "text_threshold": 0.1})
+    for config, end in ((stored, ""), (unsure, "_unsure_kept")):
+        found: list[Detections] = _in_parts(GroundingDino(config, device), pictures.image)
+        figures |= {f"{key}{end}": value for key, value in _detector_figures(found, pictures, config).items()}
+    return figures
+
+
+def _detector_figures(found: Sequence[Detections], pictures: Pictures, config: SamConfig) -> dict[str, Any]:
+    labels = [entry.label for entry in config.classes]
     figures: dict[str, Any] = {"boxes_of_a_picture": round(float(np.mean([len(one) for one in found])), 1)}
     for label, kind in (("car", "car"), ("pedestrian", "person")):
         truth = [boxes_of(pictures, index, kind) for index in range(len(found))]

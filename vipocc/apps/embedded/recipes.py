@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from vipocc.apps.embedded.check import check, seconds_an_image
 from vipocc.apps.embedded.depth import DepthTask
 from vipocc.apps.embedded.detector import DetectorTask
 from vipocc.apps.embedded.pictures import Pictures, take_pictures
-from vipocc.apps.embedded.saving import save_model
+from vipocc.apps.embedded.saving import RECORD, save_model
 from vipocc.apps.embedded.segmenter import SegmenterTask
 from vipocc.apps.embedded.sheet import write_sheet
 from vipocc.apps.embedded.training import Plan, train
@@ -133,17 +133,19 @@ def run_all(
     left = None if seconds is None else max(10.0, seconds - (time.perf_counter() - start) - _AROUND)
     running = {name: _start(name, work, device, steps, left, commit, batch) for name in MODELS}
     failed = [name for name, process in running.items() if process.wait() != 0]
+    made = tuple(name for name in MODELS if name not in failed)
+    _pack(made, work, out)  # first of all: what is trained is kept, whatever fails from here on
+    records: dict[str, Any] = {name: json.loads((work / name / RECORD).read_text(encoding="utf-8")) for name in made}
+    _report(out, records, start)
     if failed:
         raise VipoccError(f"the training of {', '.join(failed)} failed", where=work, fix="see its output above")
-    records = {name: json.loads((work / name / "training.json").read_text(encoding="utf-8")) for name in MODELS}
     held_out = Pictures.load(work / "pictures" / "held_out.npz")
     torch.set_num_threads(2)
     for name in MODELS:
         records[name]["seconds_an_image_2_threads"] = seconds_an_image(name, work / name, held_out)
-    write_sheet(work, held_out, out / "sheet.png", device=device)
-    _pack(work, out)
-    summary = {"records": records, "bytes": _size(work), "seconds": round(time.perf_counter() - start, 1)}
+    summary = {**_report(out, records, start), "bytes": _size(work)}
     (out / "metrics.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_sheet(work, held_out, out / "sheet.png", device=device)
     return summary
 
 
@@ -164,11 +166,18 @@ def _start(
     return subprocess.Popen(command, env={**os.environ, **threads})
 
 
-def _pack(work: Path, out: Path) -> None:
+def _report(out: Path, records: Mapping[str, Any], start: float) -> dict[str, Any]:
+    """Write what is known of the trained models so far, and return it."""
+    summary = {"records": dict(records), "seconds": round(time.perf_counter() - start, 1)}
+    (out / "metrics.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    return summary
+
+
+def _pack(names: Sequence[EmbeddedModel], work: Path, out: Path) -> None:
     with tarfile.open(out / "embedded.tar", "w") as archive:
-        for name in MODELS:
+        for name in names:
             archive.add(work / name, arcname=name)
-    for name in MODELS:
+    for name in names:
         log = (work / "runs" / name / "log.jsonl").read_bytes()
         (out / f"{name}.jsonl").write_bytes(log)
 
