@@ -12,6 +12,7 @@ from PIL import Image
 import vipocc
 from vipocc import config as configuration
 from vipocc.errors import MissingInputError, WorkspaceError
+from vipocc.geometry.cameras import Pinhole
 from vipocc.model.network import ViPOcc
 from vipocc.stores import StoreReader
 
@@ -87,3 +88,16 @@ def test_what_is_not_there_is_told(tmp_path: Path, shared_world: TinyWorld) -> N
         vipocc.open_store(shared_world.workspace.store("depth"), "nowhere/image_00")
     with pytest.raises(WorkspaceError):
         next(vipocc.samples(tmp_path))
+
+
+def test_a_checkpoint_in_a_workspace_knows_its_camera(world: TinyWorld) -> None:
+    torch.manual_seed(0)
+    checkpoints = world.workspace.runs / "one" / "checkpoints"
+    model = ViPOcc(world.config.model, world.config.data.convention, initialise=False)
+    model.save_pretrained(checkpoints / "step_7", configuration.as_dict(world.config))
+    (checkpoints / "best").write_text("step_7\n")
+    expected = Pinhole(60.0, 60.0, 47.5, 25.0, 96, 64)
+    for named in (checkpoints / "step_7", world.workspace.runs / "one"):
+        assert vipocc.load(named).training_camera == expected
+    other = vipocc.load(checkpoints / "step_7", training_camera="kitti-raw").training_camera
+    assert other.fx == pytest.approx(721.5377 * 96 / 1242)

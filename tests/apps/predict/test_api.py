@@ -15,6 +15,8 @@ import vipocc
 from vipocc.cli import run
 from vipocc.errors import CheckpointError, DataError, UsageError
 from vipocc.geometry.cameras import Pinhole
+from vipocc.model.exporting import programs
+from vipocc.model.heads.interface import HeadNeeds
 
 CAMERA = Pinhole(276.28, 276.28, 340.77, 119.13, 704, 188)
 
@@ -111,14 +113,30 @@ def test_importing_is_cheap_and_names_are_listed() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize(
-    "branch",
-    [
-        "inverse_residual",
-        pytest.param("depth", marks=pytest.mark.slow),
-        pytest.param("none", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("branch", ["inverse_residual", "depth", "none"])
+def test_what_is_exported_is_the_model_in_parts(tmp_path: Path, branch: str) -> None:
+    folder = tiny_checkpoint(tmp_path / "checkpoint", f"model.depth_branch.kind={branch}")
+    network = vipocc.ViPOcc.from_pretrained(folder)
+    parts = programs(network, (64, 192))
+    image, intrinsics = example_image()
+    points = example_points(50)
+    with torch.no_grad():
+        found = parts["query"].module(parts["encoder"].module(image), intrinsics, points)
+        torch.testing.assert_close(found, network.density(network.encode(image), points, intrinsics))
+        if branch == "depth":
+            torch.testing.assert_close(parts["depth"].module(image), network.refine_depth(image))
+    assert ("depth" in parts) == (branch != "none")
+
+
+def test_a_head_that_needs_more_is_not_exported(tmp_path: Path) -> None:
+    model = vipocc.ViPOcc.from_pretrained(tiny_checkpoint(tmp_path))
+    model.head.needs = HeadNeeds(maps=("labels",))
+    with pytest.raises(UsageError, match="one image"):
+        programs(model, (64, 192))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("branch", ["inverse_residual", "depth", "none"])
 def test_exported_programs_say_what_the_model_says(tmp_path: Path, branch: str) -> None:
     folder = tiny_checkpoint(tmp_path / "checkpoint", f"model.depth_branch.kind={branch}")
     assert run(["export", str(folder), "-o", str(tmp_path / "programs")]) == 0

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vipocc.apps.predict.cameras import KNOWN
-from vipocc.apps.predict.framing import frame, undistorted
+from vipocc.apps.predict.framing import Axis, frame, undistorted
 from vipocc.data_manifests.images import resize
 from vipocc.errors import DataError
 from vipocc.geometry.cameras import Pinhole
@@ -31,9 +31,30 @@ def test_a_picture_of_the_dataset_is_prepared_as_in_training() -> None:
 def test_resampling_is_opencvs_area_filter_where_both_can_do_it() -> None:
     image = np.random.default_rng(0).integers(0, 256, (376, 1408, 3), np.uint8)
     framing = frame(KNOWN["kitti-360"], TRAINING)
-    across = framing._across(image, framing.columns)
-    ours = framing._across(across.transpose(1, 0, 2), framing.rows).transpose(1, 0, 2)
+    across = framing.columns.resample(image.transpose(1, 0, 2))
+    ours = framing.rows.resample(across.transpose(1, 0, 2))
     assert np.abs(ours - resize(image, (96, 320), "area")).max() <= 1.0
+
+
+@pytest.mark.parametrize(
+    "axis",
+    [
+        Axis(400, 60, 0.17, -3.3),  # a window
+        Axis(100, 60, 0.21, 20.4),  # padded on both sides
+        Axis(30, 60, 1.7, 4.2),
+        Axis(30, 60, 2.5, -11.0),
+        Axis(1, 5, 0.9, 2.0),
+        Axis(1, 5, 2.0, 1.0),
+        Axis(40, 40, 1.0, 0.0),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.uint8, np.float64])
+def test_fast_resampling_is_the_plain_one_with_and_without_a_crop(axis: Axis, kind: type) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (axis.source, 3, 2)).astype(kind)
+    expected = axis.resample_reference(values)
+    np.testing.assert_allclose(axis.resample(values), expected, atol=1e-6)
+    used, inner = axis.cropped()
+    np.testing.assert_allclose(inner.resample(values[used]), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("convention", ["centre", "official"])

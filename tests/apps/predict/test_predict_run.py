@@ -103,7 +103,15 @@ def test_pseudo_depth_is_that_of_the_priors_command_and_the_branch_refines_it(
 ) -> None:
     model = make_tiny_depth(tmp_path / "depth")
     out = tmp_path / "out"
-    options = ("--checkpoint", checkpoint, "--fov", 104, "--no-occupancy")
+    options = (
+        "--checkpoint",
+        checkpoint,
+        "--fov",
+        104,
+        "--no-occupancy",
+        "--override",
+        "priors.depth.input_size=native",
+    )
     assert predict(picture, "-o", out, *options, "--depth-model", model) == 0
     assert "refined from pseudo-depth" in capsys.readouterr().out
     assert record(out / "street")["depth"]["by"] == "refined"
@@ -112,7 +120,9 @@ def test_pseudo_depth_is_that_of_the_priors_command_and_the_branch_refines_it(
     from vipocc.priors.depth.depth_anything import DepthAnything
 
     view = cv2.imread(str(out / "street" / "view.png"))[None, :, :, ::-1]
-    prior = DepthAnything(DepthConfig(model=str(model)))(np.ascontiguousarray(view))[0].astype(np.float32)
+    prior = DepthAnything(DepthConfig(model=str(model), input_size="native"))(np.ascontiguousarray(view))[0].astype(
+        np.float32
+    )
     refined = np.load(out / "street" / "depth.npy")
     known = np.isfinite(refined)
     # An untrained branch adds nothing to 1 / prior.
@@ -271,3 +281,15 @@ def test_a_branch_without_a_prior_is_used_as_it_is(picture: Path, tmp_path: Path
     out = tmp_path / "out"
     assert predict(picture, "-o", out, "--checkpoint", checkpoint, "--fov", 104, "--no-occupancy") == 0
     assert record(out / "street")["depth"]["by"] == "predicted"
+
+
+@pytest.mark.gpu
+def test_a_gpu_says_what_the_cpu_says(picture: Path, tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "checkpoint", "training.dtype=float32")
+    options = ("--checkpoint", checkpoint, "--fov", 104, *SMALL_GRID)
+    for device in ("cpu", "cuda"):
+        assert predict(picture, "-o", tmp_path / device, "--device", device, *options) == 0
+    one, other = (np.load(tmp_path / device / "street" / "occupancy.npz")["density"] for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-4)
+    one, other = (np.load(tmp_path / device / "street" / "depth.npy") for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(one, other, rtol=1e-2)

@@ -7,6 +7,7 @@ and `seen` says which pixels were shown at all.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ LEAST_SEEN = 0.1
 """Share of the training view that a picture must fill; below, the network would look at padding."""
 LARGEST_SCALE = 4.0
 """Enlargement beyond which there is nothing in the pixels to be seen."""
+_LEAST_OVERLAP = 1e-9
 
 
 @dataclass(frozen=True)
@@ -54,20 +56,53 @@ class Axis:
         """First and last edge, in the picture's pixels, of what the view shows; beyond 0 and `source` is padding."""
         return -self.shift / self.scale, (self.target - self.shift) / self.scale
 
-    def weights(self) -> NDArray[np.float32]:
-        """Return [target, source] rows that add up to 1: averages where pixels shrink, linear where they grow."""
-        if self.scale < 1.0:
+    def cropped(self) -> tuple[slice, Axis]:
+        """Return the pixels of the picture that the view needs, and the axis of a picture of those alone."""
+        first, last = self.window
+        start = min(max(0, math.floor(first) - 1), self.source - 1)
+        stop = max(start + 1, min(self.source, math.ceil(last) + 1))
+        return slice(start, stop), Axis(stop - start, self.target, self.scale, self.shift + self.scale * start)
+
+    def resample(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Return values [source, ...] at the view's pixels [target, ...]: averages where pixels shrink, else linear.
+
+        Sums of whole pixels come from running sums, so that the work does not grow with how much they shrink.
+        """
+        position = (np.arange(self.target) + 0.5 - self.shift) / self.scale
+        rest = (1,) * (values.ndim - 1)
+        if self.scale >= 1.0:
+            centre = np.clip(position - 0.5, 0.0, self.source - 1)
+            left = np.minimum(np.floor(centre).astype(np.intp), max(0, self.source - 2))
+            share = (centre - left).reshape(-1, *rest)
+            right = np.minimum(left + 1, self.source - 1)
+            return np.asarray(values[left] * (1.0 - share) + values[right] * share, np.float64)
+        edges = np.clip((np.arange(self.target + 1) - self.shift) / self.scale, 0.0, self.source)
+        whole = np.floor(edges).astype(np.intp)
+        # Of 8-bit pixels the running sum is exact, and half the size of floating-point numbers.
+        running = np.cumsum(values, axis=0, dtype=np.uint32 if values.dtype == np.uint8 else np.float64)
+        before = np.where((whole > 0).reshape(-1, *rest), running[np.maximum(whole - 1, 0)], 0).astype(np.float64)
+        before += (edges - whole).reshape(-1, *rest) * values[np.minimum(whole, self.source - 1)]
+        length = np.diff(edges)
+        nowhere = length <= _LEAST_OVERLAP
+        averages = np.diff(before, axis=0) / np.where(nowhere, 1.0, length).reshape(-1, *rest)
+        nearest = np.clip(position, 0.0, self.source - 0.5).astype(np.intp)
+        averages[nowhere] = values[nearest[nowhere]]
+        return np.asarray(averages, np.float64)
+
+    def resample_reference(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Plain twin of `resample`: each pixel of the view as a weighted sum of all pixels of the picture."""
+        position = (np.arange(self.target) + 0.5 - self.shift) / self.scale
+        pixel = np.arange(self.source)[None]
+        if self.scale >= 1.0:
+            centre = np.clip(position - 0.5, 0.0, self.source - 1)
+            weights = np.clip(1.0 - np.abs(centre[:, None] - pixel), 0.0, 1.0)
+        else:
             edges = np.clip((np.arange(self.target + 1) - self.shift) / self.scale, 0.0, self.source)
-            first, last = edges[:-1, None], edges[1:, None]
-            pixel = np.arange(self.source)[None]
-            share = np.clip(np.minimum(last, pixel + 1) - np.maximum(first, pixel), 0.0, None)
-            outside = share.sum(1) <= 1e-9
-            at = np.clip((np.arange(self.target) + 0.5 - self.shift) / self.scale, 0.0, self.source - 0.5).astype(int)
-            share[outside] = 0.0
-            share[outside, at[outside]] = 1.0
-            return np.asarray(share / share.sum(1, keepdims=True), np.float32)
-        centre = np.clip((np.arange(self.target) + 0.5 - self.shift) / self.scale - 0.5, 0.0, self.source - 1)
-        return np.asarray(np.clip(1.0 - np.abs(centre[:, None] - np.arange(self.source)[None]), 0.0, 1.0), np.float32)
+            weights = np.clip(np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel), 0.0, None)
+            nowhere = weights.sum(1) <= _LEAST_OVERLAP
+            weights[nowhere] = pixel == np.clip(position, 0.0, self.source - 0.5).astype(np.intp)[nowhere, None]
+            weights /= weights.sum(1, keepdims=True)
+        return np.asarray(np.tensordot(weights, values.astype(np.float64), axes=1), np.float64)
 
 
 @dataclass(frozen=True)
@@ -99,9 +134,10 @@ class Framing:
             )
         if self.rows.whole and self.columns.whole:
             return np.asarray(resize(image, self.training.size, how))
-        across = self._across(image, self.columns)
-        down = self._across(across.transpose(1, 0, 2), self.rows).transpose(1, 0, 2)
-        return np.ascontiguousarray(np.clip(np.rint(down), 0, 255).astype(np.uint8))
+        (rows, down), (columns, across) = self.rows.cropped(), self.columns.cropped()
+        lower = down.resample(image[rows, columns]).transpose(1, 0, 2)
+        view = across.resample(np.ascontiguousarray(lower)).transpose(1, 0, 2)
+        return np.ascontiguousarray(np.clip(np.rint(view), 0, 255).astype(np.uint8))
 
     def to_picture(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Return values [H, W] of the view at the pixels of the picture [h, w], NaN where the view does not show them.
@@ -145,16 +181,6 @@ class Framing:
         if told["share_of_view_seen"] < 1.0:
             parts.append(f"fills {100 * told['share_of_view_seen']:.0f} % of the training camera's view")
         return "; ".join(parts)
-
-    @staticmethod
-    def _across(image: NDArray[Any], axis: Axis) -> NDArray[np.float32]:
-        """Resample the second axis of [h, w, 3] -> [h, target, 3]."""
-        # Only the columns that the view shows, and the nearest one where it shows none.
-        weights = axis.weights()
-        used = np.flatnonzero(weights.any(0))
-        part = slice(int(used[0]), int(used[-1]) + 1)
-        given = np.ascontiguousarray(image[:, part].transpose(0, 2, 1), dtype=np.float32)
-        return np.asarray((given @ weights[:, part].T).transpose(0, 2, 1))
 
 
 def frame(camera: Pinhole, training: Pinhole, convention: Convention = "centre") -> Framing:
