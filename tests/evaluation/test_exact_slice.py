@@ -113,6 +113,9 @@ def test_objects_of_boxes_lie_where_the_exact_ones_do(place: tuple[Workspace, An
         # A box holds its solid, and bicycles are objects, too, so boxes say at least as much.
         assert not (exact.objects & ~found[0]).any()
         assert not (exact.moving & ~found[1]).any()
+        alone = boxed.moving(key)
+        assert alone is not None
+        np.testing.assert_array_equal(alone, found[1])
         seen += int(exact.objects.any())
     assert seen >= 3
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from test_slice import FRAMES, SIZE, source, truth_of, walls
+from test_slice import FRAMES, SIZE, manifest, source, truth_of, walls
 from test_slice import config as config  # a fixture
 from torch import Tensor
 
 from vipocc.data_manifests.datasets import adapter
+from vipocc.data_manifests.ground_truth.boxes import ObjectBox
 from vipocc.data_manifests.ground_truth.occupancy import level_from_world, occupancy_ground_truth_reference
 from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.errors import DataError, UsageError
-from vipocc.evaluation.metrics import OURS, occupancy_metrics
+from vipocc.evaluation.metrics import OURS, object_cells, occupancy_metrics
 from vipocc.evaluation.occupancy import SliceTruth, evaluate_occupancy, plane_cells, slice_points
+from vipocc.evaluation.occupancy.boxed import BoxedCells
 from vipocc.evaluation.occupancy.cells import layer_grids
 from vipocc.evaluation.occupancy.volume import VolumeTruth
 from vipocc.evaluation.predictors.constant import ConstantOccupancy
@@ -201,6 +204,65 @@ def test_what_cannot_be_evaluated_is_refused(config: object) -> None:
         evaluate_occupancy(
             [Seeing("any", 9.0)], source(config), KEYS, lambda key: truth_of(KEYS[0]), CUBOID, split="test", device=CPU
         )
+
+
+def test_moving_and_standing_objects_by_their_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moving car 10 m ahead, a standing person to its left, a car behind the camera, a house on top of all."""
+
+    def box(instance: int, label: str, moving: bool, level: tuple[float, float, float], size: float) -> ObjectBox:
+        pose = np.linalg.inv(level_from_world(np.eye(4)))
+        centred = np.eye(4)
+        centred[:3, 3] = level
+        return ObjectBox(instance, label, moving, pose @ centred, np.full(3, size))
+
+    boxes = [
+        box(4, "car", True, (1.0, 0.4, 10.0), 2.0),
+        box(9, "person", False, (-2.0, 0.4, 8.0), 0.6),
+        box(5, "car", True, (0.0, 0.4, -10.0), 2.0),
+        box(1, "building", False, (0.0, 0.4, 10.0), 30.0),
+    ]
+    known: dict[str, object] = {"drive": lambda frame: boxes if frame == 10 else []}
+    fake = SimpleNamespace(boxes=lambda root, sequence: known.get(sequence))
+    monkeypatch.setattr("vipocc.evaluation.occupancy.boxed.adapter", lambda dataset: fake)
+    for protocol in (slice_protocol(), CUBOID):
+        boxed = BoxedCells(manifest(), protocol)
+        found = boxed(KEYS[0])
+        assert found is not None
+        x, z = np.meshgrid(np.linspace(-4, 4, 80), np.linspace(20, 4, 160))
+        numbers = np.where((abs(x - 1) <= 1) & (abs(z - 10) <= 1), 5, 0)
+        numbers[(abs(x + 2) <= 0.3) & (abs(z - 8) <= 0.3)] = 10
+        expected = object_cells(numbers, [5, 10]), object_cells(numbers, [5])
+        for mask, plane in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(mask, np.broadcast_to(plane, protocol.shape))
+        alone = boxed.moving(KEYS[0])
+        assert alone is not None
+        np.testing.assert_array_equal(alone, found[1])
+        empty = boxed.moving(KEYS[1])
+        assert empty is not None
+        assert not empty.any()
+    known.clear()
+    assert BoxedCells(manifest(), CUBOID)(KEYS[0]) is None
+    assert BoxedCells(manifest(), CUBOID).moving(KEYS[0]) is None
+
+
+def test_moving_objects_have_a_table_of_their_own(config: object) -> None:
+    def around(key: FrameKey) -> SliceTruth | str:
+        truth = truth_of(key)
+        if isinstance(truth, str):
+            return truth
+        objects = np.zeros((160, 80), np.bool_)
+        objects[90:120, :40] = True
+        moving = objects.copy()
+        moving[:, 20:] = False
+        return truth._replace(objects=objects, moving=moving)
+
+    found = evaluate_occupancy([walls(10.0)], source(config), KEYS, around, slice_protocol(), split="test", device=CPU)
+    rows = {row.name: row.metrics for row in found.breakdowns["Around moving and standing objects"]}
+    assert next(iter(rows)) == "moving: wall"
+    assert {name.partition(":")[0] for name in rows} == {"moving", "standing"}
+    # Every column is the same in this truth, so both parts say what all objects do.
+    for kind in ("moving", "standing"):
+        assert rows[f"{kind}: wall"]["object_o_acc"].mean == found.row("wall").metrics["object_o_acc"].mean
 
 
 @pytest.fixture(scope="module")

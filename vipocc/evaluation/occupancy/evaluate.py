@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vipocc.data_manifests.manifest import FrameKey
 from vipocc.errors import DataError, UsageError
+from vipocc.evaluation.figures.choosing import wanted
 from vipocc.evaluation.inputs import FrameSource, frame_of
 from vipocc.evaluation.metrics import OBJECT
 from vipocc.evaluation.occupancy.cells import Cells, plane_cells
@@ -38,7 +39,10 @@ MOST_STREAMED = 200_000
 """Cells of a frame above which frames go through one by one: a group of them would fill the memory."""
 
 Keep = Callable[[Frame, NDArray[np.uint8], dict[str, NDArray[np.float32]], SliceTruth], None]
-"""Takes each evaluated frame with its image, each predictor's values as the cells are arranged, and the truth."""
+"""Takes each evaluated frame with its image, each predictor's values as the cells are arranged, and the truth.
+
+One that has a method `wants(frame)` is called for the frames alone that this agrees to.
+"""
 
 
 def evaluate_occupancy(
@@ -109,7 +113,7 @@ def evaluate_occupancy(
                 frames.append(frame)
                 # What a verdict holds of the truth is needed no more but for whether objects are known.
                 verdicts.append(replace(one.result, truth=_about_objects(known)))
-                if keep is not None:
+                if keep is not None and wanted(keep, frame):
                     shown = {p.name: one.arrays[p.name].reshape(cells.shape) for p in predictors}
                     keep(frame, source.image(one.key), shown, known)
             bar.advance(1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from vipocc.data_manifests.ground_truth.rules import parse_slice_name
 from vipocc.data_manifests.stage import ensure_prepared
-from vipocc.evaluation.figures.collect import OccupancyPictures, chain, check_named
+from vipocc.evaluation.figures.collect import Chain, OccupancyPictures, check_named
 from vipocc.evaluation.inputs import (
     FrameSource,
     choose_checkpoint,
@@ -122,7 +122,7 @@ def run_occupancy(
         split=split,
         device=where,
         cells=cells,
-        keep=chain(keep, pictures.keep, None if savers is None else savers.keep),
+        keep=Chain(keep, pictures, None if savers is None else savers.keep),
     )
     pictures.put_into(report, source, where)
     return finish(report, workspace, found, settings_of(settled, where), settled)

@@ -59,8 +59,8 @@ def lidar_truth(reader: RowReader, protocol: OccupancyProtocol, manifest: Manife
             return SliceTruth(occupied, visible, no_objects=f"{key.sequence} had no 3D boxes when it was prepared")
         objects = np.asarray(reader.read(group, key.row, "object"))
         ids = [int(number) for number in np.unique(objects) if number not in (FREE, STATIC)]
-        cells = None if boxed is None else boxed(key)
-        return SliceTruth(occupied, visible, object_cells(objects, ids), moving=None if cells is None else cells[1])
+        moving = None if boxed is None else boxed.moving(key)
+        return SliceTruth(occupied, visible, object_cells(objects, ids), moving=moving)
 
     return read
 
