@@ -89,7 +89,8 @@ def page(made: Comparison) -> Page:
 
 
 def _title(made: Comparison) -> str:
-    return f"{made.kind.capitalize()} on {made.dataset} {made.split}: {len(made.runs)} runs compared"
+    runs = "one run" if len(made.runs) == 1 else f"{len(made.runs)} runs compared"
+    return f"{made.kind.capitalize()} on {made.dataset} {made.split}: {runs}"
 
 
 def _warnings(made: Comparison) -> list[str]:
@@ -173,9 +174,8 @@ def _chart_of_means(made: Comparison, name: str) -> tuple[str, str]:
         for line in made.lines
         if not math.isnan(line.row.mean(name)) and (line.run or name not in line.row.apart)
     ]
-    return charts.intervals(
-        entries, known.heading, digits=known.digits
-    ), f"{known.meaning or known.title}; hollow: published"
+    hollow = "; hollow: published" if any(line.row.kind == "published" for line in made.lines) else ""
+    return charts.intervals(entries, known.heading, digits=known.digits), f"{known.meaning or known.title}{hollow}"
 
 
 def _chart_of_differences(made: Comparison, name: str) -> tuple[str, str]:
