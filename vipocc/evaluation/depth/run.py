@@ -10,7 +10,7 @@ from vipocc.errors import DataError
 from vipocc.evaluation import depth
 from vipocc.evaluation.depth.evaluate import SCALINGS, Contender, KeepDepth
 from vipocc.evaluation.depth.setting import prepare, prepared_kinds, split_with_truth
-from vipocc.evaluation.figures.collect import DepthPictures, chain, check_named
+from vipocc.evaluation.figures.collect import Chain, DepthPictures, check_named
 from vipocc.evaluation.inputs import choose_checkpoint, choose_device, load_model, settings_of
 from vipocc.evaluation.metrics import Scaling
 from vipocc.evaluation.predictors.entrants import Entrants, depth_meta, distinct, folder_depth, frames_of
@@ -81,7 +81,7 @@ def run_depth(
         chosen,
         split=split,
         device=where,
-        keep=chain(keep, pictures.keep, None if savers is None else savers.keep),
+        keep=Chain(keep, pictures, None if savers is None else savers.keep),
     )
     if not report.used:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons().items())

@@ -38,7 +38,7 @@ def lidar_truth(reader: RowReader) -> TruthReader:
 def prepared_lidar_truth(workspace: Workspace, manifest: Manifest, config: DataConfig) -> TruthReader:
     """Return a reader of what `lidar.zarr` would hold of a frame, made from its sweep when it is asked for."""
     computer = LidarComputer(workspace.manifest, manifest.dataset, manifest.root, config)
-    computer.open("cpu")
+    computer.manifest = manifest  # in place of `open`, which would read it once more
 
     def read(key: FrameKey) -> Depth | str:
         if manifest.lidar_path(key.sequence, key.row) is None:
