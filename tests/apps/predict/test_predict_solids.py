@@ -8,9 +8,10 @@ import trimesh
 
 from vipocc.apps.predict.grid import Grid
 from vipocc.apps.predict.outputs import above, kitti_depth
-from vipocc.apps.predict.solids import mesh_ply, points_ply, surface
+from vipocc.apps.predict.solids import height_colours, mesh_ply, points_ply, surface
 from vipocc.errors import UsageError
 from vipocc.geometry.cameras import Pinhole
+from vipocc.pictures import FREE
 
 SMALL = Grid((-1, 1), (0, 1), (4, 6), 0.5)
 
@@ -83,3 +84,19 @@ def test_nothing_occupied_is_an_empty_file_and_not_a_fault() -> None:
 def test_kittis_depth_holds_metres_times_256() -> None:
     depth = np.array([[1.5, np.nan, 0.0, -2.0, 80.0, 400.0, 1e-4, np.inf]], np.float32)
     assert kitti_depth(depth).tolist() == [[384, 0, 0, 0, 20480, 0, 1, 0]]
+
+
+def test_seen_from_above_the_highest_cell_shows_and_far_is_at_the_top() -> None:
+    occupied = np.zeros(SMALL.shape, np.bool_)
+    occupied[0, :, 3] = True  # left, far, both heights
+    occupied[3, 1, 0] = True  # right, near, low
+    seen = np.ones(SMALL.shape, np.bool_)
+    picture = above(occupied, seen, SMALL, height=4)
+    title, gap = 20, 8
+    cells = picture[gap + title : gap + title + 4, gap : gap + 4].astype(int)
+    high, low = height_colours(np.array([-0.25, -0.75]), -1.0, 0.0).astype(int)
+    np.testing.assert_array_equal(cells[0, 0], high)
+    np.testing.assert_array_equal(cells[3, 3], low)
+    np.testing.assert_array_equal(cells[1, 1], FREE)
+    paler = above(occupied, ~seen, SMALL, height=4)[gap + title : gap + title + 4, gap : gap + 4]
+    assert (paler[0, 0] != cells[0, 0]).any()

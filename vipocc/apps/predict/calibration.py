@@ -46,6 +46,8 @@ def read_calibration(path: Path, camera: str | None = None) -> Calibration:
     Raises:
         DataError: the file is absent, of no known layout, lacks that camera, or holds what no camera can be.
     """
+    if not path.is_file():
+        raise DataError("there is no calibration file", where=path, fix="correct the path")
     readers: dict[str, Callable[[Path, str | None], Calibration]] = {".json": _json, ".yaml": _yaml, ".yml": _yaml}
     found = readers.get(path.suffix.lower(), _kitti)(path, camera)
     _check(found, path)

@@ -127,13 +127,15 @@ def kitti_depth(depth: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
 def above(occupied: NDArray[np.bool_], in_view: NDArray[np.bool_], grid: Grid, height: int = 480) -> Image:
     """Return the grid from above, far at the top: each column of cells in the colour of its highest occupied one.
 
-    Columns that the picture does not show at any height are darker.
+    Columns that the picture does not show at any height are paler.
     """
     highest = np.where(occupied.any(1), occupied.argmax(1), -1)  # y points down, so the first is the highest
     picture = np.where(np.any(in_view, axis=1)[..., None], np.array(FREE, np.uint8), np.array(HIDDEN_FREE, np.uint8))
     up = -grid.centres()[1]
     at = highest >= 0
     picture[at] = height_colours(up[highest[at]], -grid.y[1], -grid.y[0])
+    outside = ~np.any(in_view, axis=1)
+    picture[outside] = picture[outside] // 2 + np.array(HIDDEN_FREE, np.uint8) // 2
     flat = np.ascontiguousarray(picture.transpose(1, 0, 2)[::-1])
     scale = max(1, round(height / flat.shape[0])) if flat.shape[0] <= height else 1
     shown = np.repeat(np.repeat(flat, scale, 0), scale, 1)
