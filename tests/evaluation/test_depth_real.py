@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,19 @@ from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.ground_truth.depth_raster import sparse_depth_reference
 from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.data_manifests.views import prepared_intrinsics
-from vipocc.evaluation.depth import ViewPriors, ViewSource, rows_of_view, share_of_view, sweep_truth
+from vipocc.evaluation.depth import (
+    Contender,
+    ViewPriors,
+    ViewSource,
+    evaluate_depth,
+    rows_of_view,
+    share_of_view,
+    sweep_truth,
+)
 from vipocc.evaluation.metrics import depth_metrics, nearest_resize
+from vipocc.evaluation.predictors.interface import Batch
 from vipocc.evaluation.predictors.network import NetworkDepth
-from vipocc.evaluation.protocols import EIGEN_DEPTH
+from vipocc.evaluation.protocols import DDAD_DEPTH, EIGEN_DEPTH
 from vipocc.evaluation.protocols.depth import KITTI_360_VIEW
 from vipocc.evaluation.stream import stream_reference
 from vipocc.geometry.cameras import Pinhole
@@ -216,6 +226,39 @@ def test_ddad_zero_shot(
     assert row["per_frame"][1]["pixels"] == np.count_nonzero(truth[top:bottom])
     for name, value in wanted.items():
         assert row["per_frame"][1][name] == pytest.approx(value, rel=2e-4, abs=1e-6)
+
+
+def test_a_damaged_image_or_sweep_costs_one_frame(sample_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(sample_data / "DDAD" / "ddad_train_val", tmp_path / "DDAD" / "ddad_train_val")
+    manifest = index("ddad", tmp_path / "DDAD")
+    image, sweep = manifest.image_path(SCENE, FRONT, 0), manifest.lidar_path(SCENE, 1)
+    assert sweep is not None
+    for path in (image, sweep):
+        path.write_bytes(path.read_bytes()[:20_000])
+
+    class Flat:
+        name, kind, note = "flat", "baseline", ""
+
+        def missing(self, key: FrameKey) -> None:
+            return None
+
+        def depth(self, batch: Batch) -> list[torch.Tensor]:
+            return [torch.full(SIZE, 20.0) for _ in batch.keys]
+
+    source = ViewSource(manifest, configuration.load("vipocc", overrides=TINY), KITTI_360_VIEW, {})
+    report = evaluate_depth(
+        [Contender(Flat())],  # type: ignore[arg-type]
+        source,
+        [FrameKey(SCENE, FRONT, row) for row in range(3)],
+        source.readable(sweep_truth(manifest, DDAD_DEPTH)),
+        DDAD_DEPTH,
+        split="val",
+        device=torch.device("cpu"),
+    )
+    assert [frame.row for frame in report.used] == [2]
+    assert [one.frame.row for one in report.skipped] == [0, 1]
+    assert "image" in report.skipped[0].reason
+    assert "LiDAR scan" in report.skipped[1].reason
 
 
 def test_priors_of_whole_images_on_the_rows_of_a_view(sample_data: Path) -> None:

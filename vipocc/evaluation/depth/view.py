@@ -15,6 +15,7 @@ from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.errors import DataError, UsageError
 from vipocc.evaluation.inputs import FrameSource
 from vipocc.evaluation.predictors.prior import Priors
+from vipocc.evaluation.report import Skipped
 from vipocc.geometry.cameras import Pinhole
 from vipocc.geometry.ndc import intrinsics_to_ndc, resize_intrinsics
 
@@ -88,6 +89,11 @@ class ViewSource(FrameSource):
         super().__init__(manifest, RawImages(manifest, config, view), config)
         self.view = view
         self._faults: dict[FrameKey, str] = {}
+
+    def split(self, keys: Sequence[FrameKey]) -> tuple[list[FrameKey], list[Skipped]]:
+        """See `FrameSource`; nothing is prepared, so an image can only be absent from the dataset."""
+        there, missing = super().split(keys)
+        return there, [Skipped(one.frame, "image missing") for one in missing]
 
     def read_images(self, keys: Sequence[FrameKey], out: NDArray[np.uint8]) -> None:
         """See `FrameSource`; an image that cannot be read becomes black, and `readable` tells of it."""
