@@ -12,7 +12,7 @@ import pytest
 from vipocc.errors import DataError, UsageError
 from vipocc.evaluation.figures import drawing
 from vipocc.evaluation.figures.choosing import Chosen, parse_picture
-from vipocc.evaluation.figures.collect import DepthPictures, OccupancyPictures, chain
+from vipocc.evaluation.figures.collect import Chain, DepthPictures, OccupancyPictures
 from vipocc.evaluation.figures.compared import compared, nothing_shared
 from vipocc.evaluation.figures.gallery import Place, files, newest
 from vipocc.evaluation.figures.pictured import DISTRIBUTIONS, Pictured, read_pictured
@@ -102,7 +102,7 @@ def test_pictured_frames_are_read_back(tmp_path: Path) -> None:
 
 def test_depth_reports_keep_frames_and_distributions(tmp_path: Path) -> None:
     pictures, seen = DepthPictures(2, [("drive", 104)]), []
-    keep = chain(None, lambda frame, *_: seen.append(frame), pictures.keep)
+    keep = Chain(None, lambda frame, *_: seen.append(frame), pictures)
     for number in range(9):
         keep(frame(number), IMAGE, {"rendered": np.full((24, 80), 5.0 + number, np.float32)}, np.full((24, 80), 6.0))
     assert len(seen) == 9
@@ -125,7 +125,7 @@ def test_depth_reports_keep_frames_and_distributions(tmp_path: Path) -> None:
 
 def test_no_pictures_are_kept_where_none_are_wanted() -> None:
     pictures = DepthPictures(0)
-    pictures.keep(frame(0), IMAGE, {"rendered": np.ones((24, 80), np.float32)}, np.ones((24, 80)))
+    pictures(frame(0), IMAGE, {"rendered": np.ones((24, 80), np.float32)}, np.ones((24, 80)))
     made = report()
     pictures.put_into(made)
     assert [one.title for one in made.figures] == ["Depth distributions"]
@@ -170,8 +170,12 @@ def test_occupancy_reports_ask_for_cubes_of_pictured_frames_alone() -> None:
     truth = SimpleNamespace(occupied=np.zeros((160, 80), bool), visible=np.ones((160, 80), bool))
     values = np.zeros((160, 80), np.float32)
     values[80:] = 0.6
+    keep, asked = Chain(None, pictures), []
     for number in range(40):
-        pictures.keep(frame(number), IMAGE, {"half": values}, truth)
+        if keep.wants(frame(number)):
+            asked.append(number)
+            keep(frame(number), IMAGE, {"half": values}, truth)
+    assert asked == [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32]  # every, every second, fourth, eighth
     made = report()
     pictures.put_into(made, Source(), torch.device("cpu"))  # type: ignore[arg-type]
     assert predictor.asked == 2

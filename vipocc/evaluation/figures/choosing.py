@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -11,6 +11,19 @@ from vipocc.errors import UsageError
 from vipocc.evaluation.report import Frame
 
 T = TypeVar("T")
+
+
+@runtime_checkable
+class Choosy(Protocol):
+    """What is called for evaluated frames, but for some of them only."""
+
+    def wants(self, frame: Frame) -> bool:
+        """Whether it is to be called for a frame; reading the image of others again is saved."""
+
+
+def wanted(keep: object, frame: Frame) -> bool:
+    """Whether `keep` is to be called for a frame: it is not None, and if it is choosy it wants the frame."""
+    return keep is not None and (not isinstance(keep, Choosy) or keep.wants(frame))
 
 
 def parse_picture(text: str) -> tuple[str, int]:
@@ -39,11 +52,14 @@ class Chosen(Generic[T]):
         self._even: list[tuple[Frame, T]] = []
         self._named: list[tuple[Frame, T]] = []
         self._next = False
+        self._asked: Frame | None = None
 
     def wants(self, frame: Frame) -> bool:
-        """Whether this frame is to be `add`ed; called once for each frame, in order."""
-        at, self._seen = self._seen, self._seen + 1
-        self._next = self.count > 0 and at % self._step == 0
+        """Whether this frame is to be `add`ed; to be asked of each frame, in order, once or more often."""
+        if frame != self._asked:
+            self._asked = frame
+            at, self._seen = self._seen, self._seen + 1
+            self._next = self.count > 0 and at % self._step == 0
         return self._next or self._is_named(frame)
 
     def add(self, frame: Frame, value: T) -> None:

@@ -17,7 +17,7 @@ from vipocc.data_manifests.ground_truth.occupancy import SLICE_GRID
 from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.errors import UsageError
 from vipocc.evaluation.figures import drawing
-from vipocc.evaluation.figures.choosing import Chosen, parse_picture
+from vipocc.evaluation.figures.choosing import Chosen, parse_picture, wanted
 from vipocc.evaluation.figures.depths import Distributions
 from vipocc.evaluation.figures.pictured import DISTRIBUTIONS, Pictured
 from vipocc.evaluation.figures.voxels import VOLUME
@@ -30,15 +30,22 @@ from vipocc.evaluation.stream import stream_reference
 Keep = Callable[[Frame, NDArray[np.uint8], dict[str, NDArray[np.float32]], Any], None]
 
 
-def chain(*keeps: Keep | None) -> Keep:
-    """Return what hands a frame on to all of them."""
+class Chain:
+    """Hands a frame on to several that keep something of it; tells beforehand whether any of them wants it."""
 
-    def keep(frame: Frame, image: NDArray[np.uint8], values: dict[str, NDArray[np.float32]], truth: Any) -> None:
-        for one in keeps:
-            if one is not None:
+    def __init__(self, *keeps: Keep | None) -> None:
+        self._keeps = [one for one in keeps if one is not None]
+
+    def wants(self, frame: Frame) -> bool:
+        """Whether any of them wants a frame."""
+        answers = [wanted(one, frame) for one in self._keeps]  # all are asked: they count the frames
+        return any(answers)
+
+    def __call__(self, frame: Frame, image: NDArray[np.uint8], values: Any, truth: Any) -> None:
+        """Hand a frame on."""
+        for one in self._keeps:
+            if wanted(one, frame):
                 one(frame, image, values, truth)
-
-    return keep
 
 
 def check_named(pictures: Sequence[str], manifest: Manifest, keys: Sequence[FrameKey]) -> list[tuple[str, int]]:
@@ -71,10 +78,12 @@ class OccupancyPictures:
         self._thresholds = {one.name: thresholds[one.name] for one in self._predictors}
         self._chosen: Chosen[Pictured] = Chosen(count, named)
 
-    def keep(self, frame: Frame, image: NDArray[np.uint8], values: Mapping[str, NDArray[Any]], truth: Any) -> None:
-        """Take a frame that passes by, see `evaluate_occupancy`."""
-        if not self._chosen.wants(frame):
-            return
+    def wants(self, frame: Frame) -> bool:
+        """Whether a frame is pictured; asked of each, in order."""
+        return self._chosen.wants(frame)
+
+    def __call__(self, frame: Frame, image: NDArray[np.uint8], values: Mapping[str, NDArray[Any]], truth: Any) -> None:
+        """Take a frame that `wants` agreed to, see `evaluate_occupancy`."""
         one = Pictured(frame, image.copy())
         if truth.occupied.shape == SLICE_GRID.shape:
             one.occupied, one.visible = truth.occupied, truth.visible
@@ -119,7 +128,7 @@ class DepthPictures:
         self._chosen: Chosen[Pictured] = Chosen(count, named)
         self._distributions = Distributions()
 
-    def keep(
+    def __call__(
         self, frame: Frame, image: NDArray[np.uint8], maps: Mapping[str, NDArray[Any]], truth: NDArray[Any]
     ) -> None:
         """Take a frame that passes by, see `evaluate_depth`."""
