@@ -34,6 +34,7 @@ from vipocc.data_manifests.manifest import CameraTable, FrameKey, Manifest, Sequ
 from vipocc.data_manifests.preparation.frames import frames_spec
 from vipocc.data_manifests.preparation.occupancy import occupancy_spec
 from vipocc.evaluation.inputs import FrameSource, untrained_model
+from vipocc.evaluation.metrics import aggregate_all
 from vipocc.evaluation.occupancy import evaluate_occupancy, lidar_truth
 from vipocc.evaluation.predictors.network import NetworkOccupancy
 from vipocc.evaluation.protocols import slice_protocol
@@ -189,7 +190,11 @@ def main() -> None:
             # Graphs are recorded, algorithms tried out, files come into the system's cache.
             evaluate(keys[: max(4 * batch, 64)], 1)
             plain = [evaluate(keys, 1)[1] for _ in range(2)]
-            report, full = evaluate(keys, 1000)
+            report, _ = evaluate(keys, 1)
+            began = time.perf_counter()
+            for row in report.rows:
+                aggregate_all([values for _, values in row.per_frame], 1000)
+            bootstrap = time.perf_counter() - began
             began = time.perf_counter()
             report.save(folder / "reports")
             saving = time.perf_counter() - began
@@ -198,8 +203,8 @@ def main() -> None:
                 "encoder_and_query": round(bare, 1),
                 "evaluation": round(rate, 1),
                 "ratio": round(rate / bare, 3),
-                "with_bootstrap_and_report": round(options.frames / (full + saving), 1),
-                "bootstrap_s": round(full - min(plain), 2),
+                "with_bootstrap_and_report": round(options.frames / (min(plain) + bootstrap + saving), 1),
+                "bootstrap_s": round(bootstrap, 2),
                 "report_s": round(saving, 2),
             }
     result |= {**machine(device), "cudnn.benchmark": options.cudnn_benchmark, "python": platform.python_version()}

@@ -27,7 +27,7 @@ from vipocc.evaluation.occupancy import (
 from vipocc.evaluation.predictors.network import NetworkOccupancy
 from vipocc.evaluation.protocols import PUBLISHED_OCCUPANCY, slice_protocol
 from vipocc.evaluation.report import Report
-from vipocc.evaluation.stream import stream
+from vipocc.evaluation.stream import judged_reference, stream, stream_reference
 from vipocc.geometry.cameras import Pinhole
 
 SIZE = (64, 96)
@@ -248,6 +248,26 @@ def test_a_real_network_fits_the_slice(config: Any) -> None:
     assert (density >= 0).all()
     one = predict_density(model, some.images[1:], some.intrinsics_ndc[1:])
     np.testing.assert_allclose(one[0], density[1], rtol=1e-4, atol=1e-5)
+
+
+def test_an_evaluation_is_that_of_a_plain_loop_bit_for_bit(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = untrained_model(config, torch.device("cpu"))
+
+    def evaluate() -> dict[str, Any]:
+        return evaluate_occupancy(
+            [NetworkOccupancy("network", "untrained", model)],
+            source(config),
+            select_keys(manifest(), "test", None),
+            truth_of,
+            slice_protocol(),
+            split="test",
+            device=torch.device("cpu"),
+        ).as_dict()
+
+    fast = evaluate()
+    monkeypatch.setattr("vipocc.evaluation.occupancy.evaluate.stream", stream_reference)
+    monkeypatch.setattr("vipocc.evaluation.occupancy.evaluate.judged", judged_reference)
+    assert evaluate() == fast
 
 
 def test_missing_frames_and_other_sizes_are_refused(config: Any) -> None:
