@@ -247,6 +247,7 @@ def test_our_predictions_read_back_score_the_same(
     assert rows(newest(workspace))["rendered"] == pytest.approx(first["rendered"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["bts", "pixelnerf"])
 def test_other_methods_presets_go_through_the_same_harness(here: Path, workspace: Workspace, preset: str) -> None:
     theirs = checkpoint(here / "theirs", preset)
@@ -256,6 +257,7 @@ def test_other_methods_presets_go_through_the_same_harness(here: Path, workspace
     assert all(0 <= found["trained"][name] <= 1 for name in ("o_acc", "ie_acc", "average_precision"))
 
 
+@pytest.mark.slow
 def test_the_prior_enters_unasked_where_it_is(
     here: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
