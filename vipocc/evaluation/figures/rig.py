@@ -88,7 +88,10 @@ def frusta(sample: Sequence[DrawnView], reach: float = 14.0, size: int = 420) ->
         # On the far edge, each at another place: views of one spot would write over one another.
         along = (number % 4 + 1) / 5
         x, y = at((1 - along) * outline[1:2] + along * outline[2:])[0] // 2
-        write_text(picture, str(number + 1), (int(x), int(y) + 5), 0.5, "middle", _colour(number))
+        place = (int(x), int(y))
+        cv2.circle(picture, place, 9, (255, 255, 255), cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(picture, place, 9, _colour(number), 2, cv2.LINE_AA)
+        write_text(picture, str(number + 1), (place[0], place[1] + 5), 0.4, "middle")
     step = 5.0 if half < 25 else 10.0
     return with_axes(
         picture, Axis(float(low[0]), float(high[0]), step, "right (m)"),
