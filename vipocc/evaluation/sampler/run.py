@@ -9,12 +9,12 @@ import numpy as np
 
 from vipocc.data_manifests.stage import ensure_indexed
 from vipocc.errors import MissingInputError
+from vipocc.evaluation.figures.drawing import Drawn, drawn, png_files
 from vipocc.evaluation.figures.rays import samplers
 from vipocc.evaluation.inputs import committed, select_keys
-from vipocc.evaluation.report import Figure, Frame, Report
+from vipocc.evaluation.report import Frame, Report
 from vipocc.evaluation.sampler import evaluate_sampler
 from vipocc.evaluation.session import Say, open_store, source_note
-from vipocc.pictures import png_bytes
 from vipocc.priors.anchors import read_instances
 from vipocc.priors.snog import Instances
 from vipocc.stores import StoreReader
@@ -55,12 +55,13 @@ def run_sampler(
         note=source_note(reader),
         anchors=open_store(workspace, "anchors", fix) if workspace.store("anchors").is_dir() else None,
     )
-    report.figures = _pictured(workspace, reader, report, config)
+    pictured = _pictured(workspace, reader, report, config)
+    report.figures, report.attachments = [one.figure() for one in pictured], png_files(pictured)
     report.settings = {"seed": config.seed, "resamples": settings.resamples, "confidence": settings.confidence}
     return report, report.save(workspace.reports)
 
 
-def _pictured(workspace: Workspace, instances: StoreReader, report: Report, config: Any) -> list[Figure]:
+def _pictured(workspace: Workspace, instances: StoreReader, report: Report, config: Any) -> list[Drawn]:
     """Figure 8 on the image with the most critical instances, of those drawn on that are prepared."""
     if not workspace.store("frames").is_dir():
         return []
@@ -79,4 +80,4 @@ def _pictured(workspace: Workspace, instances: StoreReader, report: Report, conf
     image = np.asarray(frames.read(f"{frame.sequence}/{frame.camera}", frame.row, "rgb"))
     picture, _ = samplers(image, held, config.priors.snog, np.random.default_rng([config.seed, frame.row]))
     told = "One draw by each sampler: N_v distinct rays, N_vc of them on critical instances, psi_v their share."
-    return [Figure(f"Figure 8: {frame.name}", told, png_bytes(picture), frame)]
+    return [drawn(f"Figure 8: {frame.name}", told, picture, frame)]
