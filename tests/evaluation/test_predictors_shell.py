@@ -208,3 +208,20 @@ def test_once_per_batch_keeps_what_a_row_says_of_itself() -> None:
     once = OncePerBatch(Wall(8.0))
     assert (once.name, once.kind, once.note) == ("wall", "prior", "a wall")
     assert once.missing(FrameKey("drive", "image_00", 1)) == "no wall"
+
+
+@pytest.mark.parametrize(("ahead", "row"), [(4.0, 123), (8.0, 110), (12.0, 106), (20.0, 102)])
+def test_kitti_360_looks_at_the_published_rows_of_the_image(ahead: float, row: int) -> None:
+    """The whole benchmark looks at some twenty rows of the depth map (comparison_methods.md 5.3)."""
+    raw = np.array([[552.554261, 0, 682.049453], [0, 552.554261, 238.769549], [0, 0, 1]])
+    ndc = torch.from_numpy(intrinsics_to_ndc(raw, (376, 1408), "official"))
+    cells = slice_points().reshape(160, 80, 3)
+    level = cells[..., 2] / np.cos(np.deg2rad(5.0)) + 0.375 * -np.tan(np.deg2rad(5.0))
+    at_row = cells[np.abs(level[:, 0] - ahead).argmin()]
+    places = []
+    for candidate in range(row - 3, row + 4):
+        depth = torch.full((192, 640), 100.0)
+        depth[candidate] = 1.0
+        if depth_to_occupancy(depth, torch.from_numpy(at_row), ndc).any():
+            places.append(candidate)
+    assert places == [row]
