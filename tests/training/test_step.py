@@ -21,10 +21,11 @@ from vipocc import config as configuration
 from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.errors import ConfigError, MissingInputError, StoreError, UsageError
 from vipocc.evaluation.depth.run import networks
-from vipocc.evaluation.inputs import FrameSource, frame_of, map_readers
+from vipocc.evaluation.inputs import FrameSource, map_readers
 from vipocc.evaluation.occupancy import predict_density
 from vipocc.evaluation.predictors.interface import Batch as Frames
 from vipocc.evaluation.predictors.network import NetworkDepth
+from vipocc.evaluation.stream import stream_reference
 from vipocc.model.network import ViPOcc
 from vipocc.stores.reader import StoreReader
 from vipocc.stores.spec import ArraySpec, StoreSpec
@@ -317,14 +318,13 @@ def test_maps_come_from_their_own_store_in_training_validation_and_evaluation(
     held = map_readers(world.workspace, config)
     source = FrameSource(manifest, StoreReader(world.workspace.store("frames")), config, held)
     keys = [key for key in manifest.keys("val") if key.camera == "image_00"]
-    (some, images, intrinsics), *_ = source.batches(keys, 2, CPU)
-    maps = source.maps(some, CPU)
+    batch = next(stream_reference(source, keys, 2, CPU))
+    some, images, intrinsics, maps = batch.keys, batch.images, batch.intrinsics_ndc, batch.maps
     assert np.array_equal(maps["label"][1, 0].numpy(), labels[f"{SEQUENCE}/image_00"]["label"][some[1].row])
     density = predict_density(model, images, intrinsics, maps)
     other = predict_density(model, images, intrinsics, {"label": 3 - maps["label"]})
     assert not np.allclose(density, other)
-    frames = [frame_of(manifest, key) for key in some]
-    depths = NetworkDepth(model, "rendered").depth(Frames(some, frames, images, intrinsics, maps))
+    depths = NetworkDepth(model, "rendered").depth(batch)
     assert [tuple(depth.shape) for depth in depths] == [tuple(images.shape[-2:])] * 2
 
 
