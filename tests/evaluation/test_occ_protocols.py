@@ -16,7 +16,11 @@ from torch import Tensor
 
 from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.ground_truth.boxes import ObjectBox
-from vipocc.data_manifests.ground_truth.occupancy import level_from_world, occupancy_ground_truth_reference
+from vipocc.data_manifests.ground_truth.occupancy import (
+    level_from_world,
+    occupancy_ground_truth,
+    occupancy_ground_truth_reference,
+)
 from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.errors import DataError, UsageError
 from vipocc.evaluation.metrics import OURS, object_cells, occupancy_metrics
@@ -291,6 +295,9 @@ def test_the_cuboid_of_real_sweeps(kitti_360: Manifest) -> None:
     for layer, expected in zip((1, 2), twin, strict=True):
         np.testing.assert_array_equal(truth.occupied[layer], expected.occupied)
         np.testing.assert_array_equal(truth.visible[layer], expected.visible)
+    # The released slice of the same sweeps: its points are those of three layers.
+    flat = occupancy_ground_truth(points, transforms)
+    assert (int(flat.occupied.sum()), int(flat.visible.sum())) == REAL_SLICE
     counts = [(int(o.sum()), int(v.sum())) for o, v in zip(truth.occupied, truth.visible, strict=True)]
     assert counts == REAL_CUBOID
     free = [
@@ -307,5 +314,6 @@ def test_a_frame_with_one_real_sweep_has_no_ground_truth(kitti_360: Manifest) ->
     assert read(FrameKey(drive, "image_00", kitti_360.row_of(drive, 700))) == "no LiDAR sweep of its own"
 
 
+REAL_SLICE = (3098, 9698)
 REAL_CUBOID = [(3067, 9723), (3025, 9778), (3000, 9800), (2907, 9876)]
 """Occupied and visible cells of each layer."""

@@ -18,6 +18,7 @@ from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.errors import DataError, UsageError
 from vipocc.evaluation.inputs import FrameSource
 from vipocc.evaluation.occupancy import SliceTruth, evaluate_occupancy
+from vipocc.evaluation.occupancy.run import run_occupancy
 from vipocc.evaluation.occupancy.voxels import (
     TEST_DRIVE,
     Voxels,
@@ -31,6 +32,8 @@ from vipocc.evaluation.predictors.constant import ConstantOccupancy
 from vipocc.evaluation.predictors.interface import Batch
 from vipocc.evaluation.protocols import VOXEL
 from vipocc.geometry.cameras import Pinhole
+from vipocc.model.network import ViPOcc
+from vipocc.workspace import Workspace
 
 DRIVE = "2013_05_28_drive_0000_sync"
 SIZE = (64, 96)
@@ -181,3 +184,33 @@ def test_only_labelled_rows_are_judged() -> None:
     assert [key.row for key in labelled_keys(keys)] == [5, 10]
     with pytest.raises(DataError, match="every 5th posed frame"):
         labelled_keys(keys[3:4])
+
+
+@pytest.mark.slow
+def test_voxels_from_a_checkpoint_to_the_report(sample_data: Path, tmp_path: Path) -> None:
+    """Frame 701 of drive 0000 is row 610, a labelled one; the network never learnt anything."""
+    lists, labels = tmp_path / "lists", tmp_path / "labels"
+    lists.mkdir()
+    (lists / "test_files.txt").write_text(f"{DRIVE} {700:010d} l\n{DRIVE} {701:010d} l\n")
+    raw, invalid = np.zeros(SHAPE, np.uint16), np.zeros(SHAPE, np.uint8)
+    raw[..., :3], raw[60:, 140:, 3:20] = 40, 50
+    invalid[120:] = 1
+    write_voxels(labels, DRIVE, 610, raw, invalid)
+    workspace = Workspace.create(tmp_path / "ws", "kitti-360", sample_data / "KITTI-360")
+    overrides = (f"data.split={lists}", "data.image_size=[64,96]", "data.fisheye=false", "evaluation.untrained=false")
+    config = configuration.load("demo", overrides=overrides)
+    checkpoint = tmp_path / "random"
+    ViPOcc(config.model, config.data.convention).save_pretrained(checkpoint, configuration.as_dict(config))
+    report, folder = run_occupancy(
+        workspace, config, say=lambda text: None, protocol="voxel", truth_folder=labels, checkpoint=checkpoint
+    )
+    assert [frame.frame_id for frame in report.used] == [701]
+    assert report.skipped == []
+    row = report.row("trained").metrics
+    assert row["iou"].frames == 1
+    assert 0 <= row["iou"].mean <= row["recall"].mean <= 1
+    full = report.row("everything occupied").metrics
+    assert full["iou"].mean == full["precision"].mean
+    text = (folder / "table.md").read_text()
+    for part in ("Density > 0.5 per metre", "Pooled over frames", "0-12.8 m: trained", "25.6-51.2 m: trained"):
+        assert part in text

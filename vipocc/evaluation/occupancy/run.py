@@ -25,7 +25,7 @@ from vipocc.evaluation.predictors.entrants import Entrants, folder_occupancy, fr
 from vipocc.evaluation.predictors.interface import OccupancyPredictor
 from vipocc.evaluation.predictors.network import NetworkOccupancy
 from vipocc.evaluation.predictors.sources import depth_sources
-from vipocc.evaluation.protocols import PUBLISHED_OCCUPANCY, Protocol, occupancy_protocol
+from vipocc.evaluation.protocols import PUBLISHED_OCCUPANCY, Protocol, VoxelProtocol, occupancy_protocol
 from vipocc.evaluation.report import Report
 from vipocc.evaluation.session import Say, announce, finish, without_network
 from vipocc.stores import StoreReader
@@ -125,6 +125,8 @@ def run_occupancy(
         keep=Chain(keep, pictures, None if savers is None else savers.keep),
     )
     pictures.put_into(report, source, where)
+    if isinstance(chosen, VoxelProtocol) and folders:
+        report.notes = [*report.notes, "On which frames the predictions from folders were trained is not known here."]
     return finish(report, workspace, found, settings_of(settled, where), settled)
 
 
