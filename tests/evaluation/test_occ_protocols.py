@@ -179,7 +179,7 @@ def test_predictions_that_lack_frames_are_counted(config: object) -> None:
     assert lacking.asked == [0, 2, 4]
     row = found.row("lacking")
     assert [(one.frame.row, one.reason) for one in row.skipped] == [(1, "missing frame")]
-    assert row.note == "1 frames: missing frame"
+    assert row.note == "1 frame: missing frame"
     assert row.metrics["o_acc"].frames == 2
     assert found.row("wall").metrics["o_acc"].frames == 3
     everything = found.row("everything occupied")

@@ -124,7 +124,7 @@ def _part(counts: Counts, names: Mapping[str, str]) -> list[dict[str, float]]:
 
 def _note(one: OccupancyPredictor, scored: Sequence[Scored], protocol: OccupancyProtocol | VoxelProtocol) -> str:
     reasons = Counter(s.reason for s in scored if s.reason)
-    parts = [one.note, *(f"{count:,} frames: {reason}" for reason, count in reasons.most_common())]
+    parts = [one.note, *(f"{n:,} frame{'s' * (n > 1)}: {reason}" for reason, n in reasons.most_common())]
     if protocol == slice_protocol(BTS_SWEEPS):
         parts.append("visible also before its own depth" if hasattr(one, "depth") else "visible by LiDAR alone")
     return "; ".join(part for part in parts if part)
