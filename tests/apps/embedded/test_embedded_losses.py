@@ -188,3 +188,14 @@ def test_the_row_constants_are_the_best_ones(pictures: Pictures) -> None:
     for row in (100, 150, 191):
         best = error(row, rows[row])
         assert all(best <= error(row, rows[row] * ratio) + 1e-6 for ratio in (0.8, 0.95, 1.05, 1.2))
+
+
+def test_places_next_to_each_other_look_alike_to_sam() -> None:
+    from vipocc.apps.embedded.architectures import build
+
+    place = build("segmenter", 0).shared_image_embedding
+    points = torch.tensor([[0.5, 0.5], [0.51, 0.5], [0.9, 0.1]])
+    with torch.no_grad():
+        encoded = torch.nn.functional.normalize(place(points), dim=1)
+    assert float(encoded[0] @ encoded[1]) > 0.9
+    assert float(encoded[0] @ encoded[2]) < 0.5

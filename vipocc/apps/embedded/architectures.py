@@ -108,6 +108,12 @@ def segmenter_network() -> Any:
         ).to_dict(),
     )  # fmt: skip
     network = SamModel(config)
+    # transformers draws these waves half as many times as there are channels too fast: places next to each other, and
+    # so the corners of boxes, would have nothing in common. The original draws them with a spread of 1 and keeps them.
+    places = network.shared_image_embedding.positional_embedding
+    assert places is network.prompt_encoder.shared_embedding.positional_embedding
+    nn.init.normal_(places)
+    places.requires_grad_(False)
     _redraw(network.vision_encoder.neck, 1.0)
     for part in (network.mask_decoder.upscale_conv1, network.mask_decoder.upscale_conv2):
         _redraw(part, 1.4)
