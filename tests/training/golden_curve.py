@@ -20,7 +20,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
 
 def curve(world: Any, profile: str, *more: str) -> list[dict[str, float]]:
     """Train and return the losses of each step."""
-    from conftest import OVERRIDES as TINY
+    from tiny_world import OVERRIDES as TINY
 
     from vipocc import config as configuration
     from vipocc.training.metrics import read_metrics
@@ -37,7 +37,7 @@ def curve(world: Any, profile: str, *more: str) -> list[dict[str, float]]:
 
 def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
-    from conftest import make_world
+    from tiny_world import make_world
 
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder))

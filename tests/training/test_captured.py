@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinyWorld
 from test_trainer import losses_of
+from tiny_world import TinyWorld
 
 from vipocc.errors import DeviceError
 from vipocc.model.field import MLPHead

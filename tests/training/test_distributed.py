@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import OVERRIDES, TinyWorld
 from test_trainer import equal_weights, losses_of
+from tiny_world import OVERRIDES, TinyWorld
 
 from vipocc.errors import ConfigError, DeviceError, UsageError
 from vipocc.training import distributed

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TinyWorld
 from test_samples import open_samples
 from test_trainer import equal_weights, losses_of, stop_at
+from tiny_world import TinyWorld
 from torch import nn
 
 from vipocc.model.checkpoint import read_weights

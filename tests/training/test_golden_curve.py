@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import TinyWorld
 from golden_curve import GOLDEN, PROFILES, STEPS, curve
+from tiny_world import TinyWorld
 
 RELATIVE = 1e-4
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TinyWorld
 from test_samples import open_samples
+from tiny_world import TinyWorld
 from torch import Tensor
 from whole_step import CASES, CPU, SHARED, a_model, configured, cut, gradients, in_float64, opened, uneven
 

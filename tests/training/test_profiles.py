@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import OVERRIDES, SIZE, TinyWorld
+from tiny_world import OVERRIDES, SIZE, TinyWorld
 from torch import Tensor
 
 from vipocc import config as configuration

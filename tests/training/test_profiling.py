@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import OVERRIDES, TinyWorld
+from tiny_world import OVERRIDES, TinyWorld
 
 from vipocc.cli import run
 from vipocc.errors import DeviceError

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import FRAMES, SEQUENCE, SIZE, TinyWorld
+from tiny_world import FRAMES, SEQUENCE, SIZE, TinyWorld
 from torch.utils.data import default_collate
 
 from vipocc.data_manifests.manifest import Manifest

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinyWorld
+from tiny_world import TinyWorld
 
 from vipocc.errors import StoreError
 from vipocc.model.checkpoint import read_weights

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinyWorld
+from tiny_world import TinyWorld
 
 from vipocc.errors import ConfigError
 from vipocc.training import metrics

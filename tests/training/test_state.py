@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TinyWorld
+from tiny_world import TinyWorld
 
 from vipocc.errors import CheckpointError, MissingInputError, StoreError, UsageError
 from vipocc.model.checkpoint import read_weights
@@ -127,7 +127,7 @@ _KILLED = """
 import os, signal, sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
-from conftest import OVERRIDES
+from tiny_world import OVERRIDES
 from vipocc import config as configuration
 from vipocc.training import state
 from vipocc.training.session import start_training

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import FRAMES, OVERRIDES, PERSPECTIVE, SEQUENCE, SIZE, TinyWorld, write
+from tiny_world import FRAMES, OVERRIDES, PERSPECTIVE, SEQUENCE, SIZE, TinyWorld, write
 from torch import Tensor
 from torch.utils.data import default_collate
 from toy_heads import TOYS, register

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SEQUENCE, TinyWorld
 from test_samples import open_samples
+from tiny_world import SEQUENCE, TinyWorld
 
 from vipocc.errors import ConfigError, DataError
 from vipocc.training.packing import Packed, Rooms, Shapes

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinyWorld
+from tiny_world import TinyWorld
 
 import vipocc.training
 from vipocc.errors import CheckpointError, DeviceError, MissingInputError, NonFiniteError
@@ -194,7 +194,7 @@ def test_loss_falls_on_fixed_rays(shared_world: TinyWorld) -> None:
 
 
 def test_the_official_profile_trains(world: TinyWorld, quiet: Say) -> None:
-    from conftest import OVERRIDES
+    from tiny_world import OVERRIDES
 
     from vipocc import config as configuration
 
@@ -371,7 +371,7 @@ def test_training_never_meets_exact_truth(world: TinyWorld, quiet: Say, monkeypa
 
 
 def test_the_command_line(world: TinyWorld, capsys: pytest.CaptureFixture[str]) -> None:
-    from conftest import OVERRIDES
+    from tiny_world import OVERRIDES
 
     from vipocc.cli import run
 

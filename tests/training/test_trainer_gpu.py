@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import OVERRIDES, TinyWorld
 from test_trainer import losses_of
+from tiny_world import OVERRIDES, TinyWorld
 
 from vipocc.cli import run
 from vipocc.errors import DeviceError

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import SEQUENCE, TinyWorld
+from tiny_world import SEQUENCE, TinyWorld
 
 from vipocc.data_manifests.manifest import Manifest
 from vipocc.evaluation.metrics import depth_metrics

@@ -33,7 +33,7 @@ SHARED = (("paper", 1), ("paper", 2), ("official", 2), ("no depth branch", 1))
 
 
 def configured(case: str) -> Any:
-    from conftest import OVERRIDES
+    from tiny_world import OVERRIDES
 
     profile, more = CASES[case]
     return configuration.load("demo", profile=profile, overrides=(*OVERRIDES, "training.sample_jitter=false", *more))
