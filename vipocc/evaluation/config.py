@@ -25,4 +25,4 @@ class EvaluationConfig(Schema):
     iterations: Count = 1000
     """Draws over which the sampler's figures are averaged (Table 10)."""
     pictures: Annotated[int, Field(ge=0, le=64)] = 4
-    """Frames that a report of occupancy or depth pictures, evenly spaced over those evaluated; `--picture` adds some."""
+    """Frames that a report of occupancy or depth pictures, evenly spaced over the evaluated; `--picture` adds some."""
