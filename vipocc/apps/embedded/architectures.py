@@ -115,6 +115,8 @@ def segmenter_network() -> Any:
     nn.init.normal_(places)
     places.requires_grad_(False)
     _redraw(network.vision_encoder.neck, 1.0)
+    # Zeros at first: the padding below an image would be zeros through all blocks, and every norm's slope a thousand.
+    nn.init.normal_(network.vision_encoder.pos_embed, std=0.02)
     for part in (network.mask_decoder.upscale_conv1, network.mask_decoder.upscale_conv2):
         _redraw(part, 1.4)
     _redraw(network.mask_decoder.output_hypernetworks_mlps, 1.2)
