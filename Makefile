@@ -9,8 +9,9 @@ OUTPUT ?= demo-output
 demo: $(VENV)/.installed        ## install, then run the whole path on a small synthetic world
 	$(VENV)/bin/vipocc demo --output $(OUTPUT)
 
+# A worker for each of two cores; a file's tests stay together, for they share what it set up.
 test: $(VENV)/.installed-dev lint   ## install, then lint, type-check and run the tests (under ten minutes)
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-dev   ## the long tests: kill loops, the user's four lines, the demo
 	$(VENV)/bin/python -m pytest -q -m "slow and not gpu"
