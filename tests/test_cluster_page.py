@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 import pytest
+from command_lines import refuse_unknown
 from workspace_tree import successful
 
 from vipocc.cli import cli as vipocc
@@ -35,16 +36,6 @@ def commands(text: str) -> list[str]:
     before = r"(?:    |(?=run |srun |dask ))(?:[A-Z_]+=\S+ |run |srun (?:--\S+ )+)?"
     start = re.compile(rf"^{before}((?:vipocc|dask worker|dask scheduler) .*?)(?: &)?$")
     return sorted({match[1].split(" #")[0] for line in lines if (match := start.match(line))})
-
-
-def refuse_unknown(command: click.Command, arguments: list[str], name: str) -> None:
-    """Parse a command line as Click would, down to the last sub-command, and start nothing."""
-    context = command.make_context(name, arguments)
-    if isinstance(command, click.Group):
-        rest = [*context._protected_args, *context.args]
-        found, sub, more = command.resolve_command(context, rest)
-        assert sub is not None
-        refuse_unknown(sub, more, found or "")
 
 
 def program(words: list[str]) -> tuple[click.Command, list[str]]:

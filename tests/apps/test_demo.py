@@ -72,6 +72,11 @@ def test_the_demo_goes_through_every_stage(tmp_path: Path) -> None:
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500
     summary = (tmp_path / "summary.md").read_text()
     assert summary in done.out
+    assert done.out.rstrip().endswith(f"Look at {tmp_path / 'report.html'}")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/") >= 5, "the overview and figures of the priors, the sampler and the model"
+    assert "refined by the depth branch" in page
+    assert "webgl2" in (tmp_path / "scene.html").read_text()
     assert "untrained" in summary
     assert "everything free" in summary
     assert "n/a" not in summary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vipocc.apps.demo_pictures import Shown, write_pictures
+from vipocc.apps.demo.page import write_page
+from vipocc.apps.demo.pictures import Shown, write_pictures
+from vipocc.apps.demo.tables import summarise
 from vipocc.cli import App, cli
 from vipocc.evaluation.report import Frame, Report
 from vipocc.priors.config import SYNTHETIC_PRIORS
@@ -27,6 +29,7 @@ _ABOUT_PRIORS = {
     "trained on other streets of this kind.",
 }
 PICTURES = 4
+SCENES = 3
 
 
 @dataclass
@@ -41,7 +44,7 @@ class _Kept:
 
 
 def run_demo(output: Path, *, steps: int | None, say: Say) -> None:
-    """Run the demo in `output`, which gets `workspace/`, `pictures/` and `summary.md`.
+    """Run the demo in `output`, which gets `workspace/`, `pictures/`, `summary.md`, `scene.html` and `report.html`.
 
     Every stage that a user would type runs through its command; where priors are simulated, the
     foundation models' path runs on four frames with small checkpoints of the real architectures, and a failure there is
@@ -65,8 +68,13 @@ def run_demo(output: Path, *, steps: int | None, say: Say) -> None:
     say(f"\npictures: {pictures[0]}" + (f" and {len(pictures) - 1} more" if len(pictures) > 1 else ""))
     summary = summarise(reports)
     (output / "summary.md").write_text(summary, encoding="utf-8")
+    type_("eval", "figures", "--output", str(output))
+    scene = output / "scene.html"
+    type_("view", "--html", str(scene), "--frames", str(SCENES))
     say("\n" + summary)
+    page = write_page(output, reports, pictures, _ABOUT_PRIORS[SYNTHETIC_PRIORS])
     say(f"Everything is in {output}; the demo took {duration(time.monotonic() - start)}.")
+    say(f"Look at {page}")
 
 
 def _typist(place: Path, say: Say) -> Callable[..., None]:
@@ -152,78 +160,3 @@ def _shown(kept: _Kept) -> list[Shown]:
         )
         for frame in chosen
     ]
-
-
-def summarise(reports: dict[str, Report]) -> str:
-    """Return the demo's closing tables in Markdown: depth against the prior, occupancy against guesses, samplers."""
-    lines = ["# What the demo measured, on held-out streets", ""]
-    lines += _table(
-        "Depth against the exact truth, Abs Rel (smaller is better)",
-        ["", "as it is", "median-scaled"],
-        [
-            [name, _value(reports["depth"], row, "abs_rel"), _value(reports["depth, median"], scaled, "abs_rel")]
-            for name, row, scaled in (
-                (f"prior ({SYNTHETIC_PRIORS})", "prior", "prior, median-scaled"),
-                ("refined by the depth branch", "branch", "branch, median-scaled"),
-                ("rendered from the density", "rendered", "rendered, median-scaled"),
-            )
-        ],
-    )
-    lines += [_generalisation(reports), ""]
-    for key, title in (("exact", "the exact truth"), ("lidar", "ground truth from LiDAR sweeps")):
-        lines += _table(
-            f"Occupancy against {title}",
-            ["", "O_acc", "balanced acc., hidden cells", "avg. precision"],
-            [
-                [name, *(_value(reports[key], row, metric) for metric in _OCCUPANCY)]
-                for name, row in _occupancy_rows(reports[key])
-            ],
-        )
-    lines += _table(
-        "Ray samplers, 64 patches an image (Table 10)",
-        ["", "distinct rays N_v", "on critical instances ψ_v"],
-        [
-            [name, *(_value(reports["sampler"], name, metric) for metric in ("n_v", "psi_v"))]
-            for name in ("random", "SNOG")
-        ],
-    )
-    return "\n".join(lines)
-
-
-def _generalisation(reports: dict[str, Report]) -> str:
-    """Return how much worse depth is on streets that training never saw, in one sentence."""
-    unseen, seen = (_mean(reports[key], "branch", "abs_rel") for key in ("depth", "depth, train"))
-    return (
-        f"Refined depth has Abs Rel {unseen:.3f} on the unseen street and {seen:.3f} on streets of training: "
-        f"{unseen / seen:.2f} times as much."
-    )
-
-
-_OCCUPANCY = ("o_acc", "balanced_accuracy", "average_precision")
-
-
-def _occupancy_rows(report: Report) -> list[tuple[str, str]]:
-    return [(row.name, row.name) for row in report.rows if row.kind != "published"]
-
-
-def _value(report: Report, row: str, metric: str) -> str:
-    value = _mean(report, row, metric)
-    if np.isnan(value):
-        return "n/a"
-    return f"{value:,.0f}" if metric == "n_v" else f"{value:.3f}"
-
-
-def _mean(report: Report, row: str, metric: str) -> float:
-    found = next((one for one in report.rows if one.name == row), None)
-    value = None if found is None else found.metrics.get(metric)
-    return float("nan") if value is None else value.mean
-
-
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(line[column]) for line in (head, *rows)) for column in range(len(head))]
-    shown = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in (head, *rows)
-    ]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return [f"**{title}**", "", shown[0], rule, *shown[1:], ""]
