@@ -27,9 +27,13 @@ def test_the_summary_takes_each_figure_from_its_own_report() -> None:
     occupancy = {"trained": {"o_acc": 0.5, "balanced_accuracy": 0.6, "average_precision": 0.7}}
     said = summarise(
         {
-            "depth": report({"prior": {"abs_rel": 0.61}, "branch": {"abs_rel": 0.21}}),
-            "depth, median": report(
-                {"prior, median-scaled": {"abs_rel": 0.12}, "branch, median-scaled": {"abs_rel": 0.11}}
+            "depth": report(
+                {
+                    "prior": {"abs_rel": 0.61},
+                    "branch": {"abs_rel": 0.21},
+                    "prior, median-scaled": {"abs_rel": 0.12},
+                    "branch, median-scaled": {"abs_rel": 0.11},
+                }
             ),
             "depth, train": report({"branch": {"abs_rel": 0.14}}),
             "exact": report(occupancy),

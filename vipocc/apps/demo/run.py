@@ -128,19 +128,20 @@ def _evaluate(place: Path, say: Say) -> tuple[dict[str, Report], _Kept]:
         kept.images[frame], kept.depths[frame], kept.true_depths[frame] = image, maps, truth
 
     reports: dict[str, Report] = {}
+    unseen = ("evaluation.pictures=0",)  # the figures take the newest report of a kind
     say("\n$ vipocc eval occupancy")
-    reports["lidar"], _ = run_occupancy(app.workspace, app.config, say=say)
+    reports["lidar"], _ = run_occupancy(app.workspace, app.config, say=say, overrides=unseen)
     say("\n$ vipocc eval occupancy --protocol exact")
     reports["exact"], _ = run_occupancy(app.workspace, app.config, say=say, protocol="exact", keep=keep_occupancy)
-    say("\n$ vipocc eval depth --protocol exact")
-    reports["depth"], _ = run_depth(app.workspace, app.config, say=say, protocol="exact", keep=keep_depth)
-    seen = len(kept.depths)
-    say(f"\n$ vipocc eval depth --protocol exact --split train --limit {seen}")
+    frames = len(reports["exact"].used)
+    say(f"\n$ vipocc eval depth --protocol exact --split train --limit {frames}")
     reports["depth, train"], _ = run_depth(
-        app.workspace, app.config, say=say, protocol="exact", split="train", limit=seen
+        app.workspace, app.config, say=say, protocol="exact", split="train", limit=frames, overrides=unseen
     )
-    say("\n$ vipocc eval depth --protocol exact --scaling median")
-    reports["depth, median"], _ = run_depth(app.workspace, app.config, say=say, protocol="exact", scaling="median")
+    say("\n$ vipocc eval depth --protocol exact --scaling all")
+    reports["depth"], _ = run_depth(
+        app.workspace, app.config, say=say, protocol="exact", scaling="all", keep=keep_depth
+    )
     say("\n$ vipocc eval sampler")
     reports["sampler"], _ = run_sampler(app.workspace, app.config, say=say)
     return reports, kept

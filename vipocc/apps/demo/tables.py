@@ -43,7 +43,7 @@ def tables(reports: dict[str, Report]) -> list[Table]:
             "Depth against the exact truth, Abs Rel (smaller is better)",
             ["", "as it is", "median-scaled"],
             [
-                [name, _value(reports["depth"], row, "abs_rel"), _value(reports["depth, median"], scaled, "abs_rel")]
+                [name, _value(reports["depth"], row, "abs_rel"), _value(reports["depth"], scaled, "abs_rel")]
                 for name, row, scaled in (
                     (f"prior ({SYNTHETIC_PRIORS})", "prior", "prior, median-scaled"),
                     ("refined by the depth branch", "branch", "branch, median-scaled"),
