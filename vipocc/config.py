@@ -38,10 +38,27 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class TrainedCamera(Schema):
+    """The left camera of the images that a model was trained with, for those who bring it other pictures."""
+
+    dataset: str
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    """In pixels; (0, 0) is the centre of the top-left one."""
+    cy: float
+    tilt: float
+    """Degrees that it looks down against the road."""
+
+
 class _Root(Schema):
     preset: str = "vipocc"
     profile: str = "paper"
     seed: int = 0
+    camera: TrainedCamera | None = None
+    """Written by `vipocc train` into what it saves; nobody sets it."""
 
 
 @cache

@@ -90,7 +90,24 @@ def test_what_is_not_there_is_told(tmp_path: Path, shared_world: TinyWorld) -> N
         next(vipocc.samples(tmp_path))
 
 
-def test_a_checkpoint_in_a_workspace_knows_its_camera(world: TinyWorld) -> None:
+CAMERA = {
+    "dataset": "synthetic",
+    "width": 96,
+    "height": 64,
+    "fx": 60.0,
+    "fy": 60.0,
+    "cx": 47.5,
+    "cy": 25.0,
+    "tilt": 5.0,
+}
+
+
+def test_training_writes_the_camera_down(undisturbed: Path) -> None:
+    for place in (undisturbed, undisturbed / "checkpoints" / "step_6"):
+        assert configuration.read(place / "config.yaml")["camera"] == CAMERA
+
+
+def test_a_checkpoint_knows_its_camera(world: TinyWorld, tmp_path: Path) -> None:
     torch.manual_seed(0)
     checkpoints = world.workspace.runs / "one" / "checkpoints"
     model = ViPOcc(world.config.model, world.config.data.convention, initialise=False)
@@ -99,5 +116,9 @@ def test_a_checkpoint_in_a_workspace_knows_its_camera(world: TinyWorld) -> None:
     expected = Pinhole(60.0, 60.0, 47.5, 25.0, 96, 64)
     for named in (checkpoints / "step_7", world.workspace.runs / "one"):
         assert vipocc.load(named).training_camera == expected
+    # Away from the workspace, the checkpoint's own word is what is known.
+    said = {**configuration.as_dict(world.config), "camera": CAMERA}
+    model.save_pretrained(tmp_path / "elsewhere", said)
+    assert vipocc.load(tmp_path / "elsewhere").training_camera == expected
     other = vipocc.load(checkpoints / "step_7", training_camera="kitti-raw").training_camera
     assert other.fx == pytest.approx(721.5377 * 96 / 1242)

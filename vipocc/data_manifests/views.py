@@ -8,6 +8,7 @@ import numpy as np
 
 from vipocc.data_manifests.config import DataConfig
 from vipocc.data_manifests.datasets import Rig, adapter
+from vipocc.data_manifests.ground_truth.occupancy import CAMERA_TILT_DEG
 from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.errors import DataError
 from vipocc.geometry.cameras import Mei, Pinhole
@@ -25,6 +26,11 @@ class View(NamedTuple):
 def rig(dataset: str) -> Rig:
     """Return the camera rig of a dataset."""
     return adapter(dataset).rig
+
+
+def camera_tilt(dataset: str) -> float:
+    """Return the degrees that a dataset's left camera looks down against the road (published_system.md 7.1)."""
+    return CAMERA_TILT_DEG if dataset in ("kitti-360", "synthetic") else 0.0
 
 
 def view_offsets(dataset: str, camera: str, config: DataConfig) -> list[tuple[str, int]]:

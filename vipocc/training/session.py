@@ -12,6 +12,7 @@ import torch
 
 from vipocc import config as configuration
 from vipocc.data_manifests.manifest import Manifest
+from vipocc.data_manifests.views import camera_tilt, prepared_intrinsics, rig
 from vipocc.errors import MissingInputError
 from vipocc.priors.devices import check_dtype, resolve_devices
 from vipocc.training.determinism import deterministic
@@ -80,6 +81,7 @@ def start_training(
             samples, manifest = _samples(
                 workspace, config, auto, _describe(what, workspace, config, ranks, chosen, say)
             )
+            config = config.model_copy(update={"camera": trained_camera(manifest, config)})
             validation = Validation.open(workspace, manifest, config)
             folder = folder or new_run(workspace.runs, config.preset, name)
             say(f"into {folder}; {validation.describe()}")
@@ -102,6 +104,25 @@ def start_training(
     if summary.profile is not None:
         say(summary.profile)
     return summary
+
+
+def trained_camera(manifest: Manifest, config: Any) -> configuration.TrainedCamera:
+    """Return the left camera of the prepared images, of the first drive that has samples: rigs differ little."""
+    left = rig(manifest.dataset).left
+    sequence = next(sequence for sequence, camera in manifest.needed("all") if camera == left)
+    matrix = prepared_intrinsics(manifest, sequence, left, config.data)
+    height, width = config.data.image_size
+    fx, fy, cx, cy = (float(value) for value in (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]))
+    return configuration.TrainedCamera(
+        dataset=manifest.dataset,
+        width=width,
+        height=height,
+        fx=fx,
+        fy=fy,
+        cx=cx,
+        cy=cy,
+        tilt=camera_tilt(manifest.dataset),
+    )
 
 
 def _describe(

@@ -10,9 +10,8 @@ from typing import Any
 from vipocc import config as configuration
 from vipocc.apps.predict.calibration import read_calibration
 from vipocc.apps.predict.cameras import KNOWN
-from vipocc.data_manifests.ground_truth.occupancy import CAMERA_TILT_DEG
 from vipocc.data_manifests.manifest import Manifest
-from vipocc.data_manifests.views import prepared_intrinsics, rig
+from vipocc.data_manifests.views import camera_tilt, prepared_intrinsics, rig
 from vipocc.errors import UsageError
 from vipocc.evaluation.inputs import Checkpoint
 from vipocc.geometry.cameras import Pinhole
@@ -89,6 +88,11 @@ def training_camera(
             raise UsageError(f"{named} does not state the size of its images", fix="add image_width and image_height")
         whole = Pinhole.from_matrix(found.matrix, found.size)
         return TrainingCamera(whole.resized(size, convention), 0.0, f"of {Path(named).name}", "kitti-360")
+    if named is None and config.camera is not None and (config.camera.height, config.camera.width) == tuple(size):
+        held = config.camera
+        values = {name: getattr(held, name) for name in ("fx", "fy", "cx", "cy", "width", "height")}
+        like = held.dataset if held.dataset in KNOWN else "kitti-360"
+        return TrainingCamera(Pinhole(**values), held.tilt, f"{held.dataset}'s, as the checkpoint says", like)
     if named is None and workspace is not None and workspace.manifest.is_file():
         manifest = Manifest.load(workspace.manifest, dataset=workspace.dataset, root=workspace.root)
         left = rig(workspace.dataset).left
@@ -96,7 +100,10 @@ def training_camera(
         matrix = prepared_intrinsics(manifest, sequence, left, config.data)
         like = workspace.dataset if workspace.dataset in KNOWN else "kitti-360"
         return TrainingCamera(
-            Pinhole.from_matrix(matrix, size), _tilt(workspace.dataset), f"{workspace.dataset}'s, of {sequence}", like
+            Pinhole.from_matrix(matrix, size),
+            camera_tilt(workspace.dataset),
+            f"{workspace.dataset}'s, of {sequence}",
+            like,
         )
     dataset = named or (workspace.dataset if workspace is not None else _dataset_of(str(config.preset)))
     if dataset not in KNOWN:
@@ -107,11 +114,9 @@ def training_camera(
     said = (
         "as asked" if named else ("the workspace's dataset" if workspace else f"as preset '{config.preset}' suggests")
     )
-    return TrainingCamera(KNOWN[dataset].resized(size, convention), _tilt(dataset), f"{dataset}'s, {said}", dataset)
-
-
-def _tilt(dataset: str) -> float:
-    return CAMERA_TILT_DEG if dataset in ("kitti-360", "synthetic") else 0.0
+    return TrainingCamera(
+        KNOWN[dataset].resized(size, convention), camera_tilt(dataset), f"{dataset}'s, {said}", dataset
+    )
 
 
 def _dataset_of(preset: str) -> str:

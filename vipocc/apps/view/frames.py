@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from vipocc.apps.view import layers
 from vipocc.apps.view.scene import Float, Layer, Scene
 from vipocc.data_manifests.datasets import adapter
-from vipocc.data_manifests.ground_truth.occupancy import CAMERA_TILT_DEG, level_from_world, slice_grid
+from vipocc.data_manifests.ground_truth.occupancy import level_from_world, slice_grid
 from vipocc.data_manifests.ground_truth.rules import slice_name
 from vipocc.data_manifests.manifest import FrameKey, Manifest
-from vipocc.data_manifests.views import prepared_intrinsics
+from vipocc.data_manifests.views import camera_tilt, prepared_intrinsics
 from vipocc.errors import DataError, UsageError
 from vipocc.evaluation.inputs import FrameSource, RowReader, committed, group_of
 from vipocc.evaluation.occupancy import THRESHOLD
@@ -102,8 +102,7 @@ class FrameScenes:
         self.model, self.model_note, self.device = model, model_note, device or torch.device("cpu")
         self.occupancy, self.depth = occupancy, depth
         self.adapter = adapter(manifest.dataset)
-        tilted = manifest.dataset in ("kitti-360", "synthetic")
-        self.tilt = CAMERA_TILT_DEG if tilted else 0.0
+        self.tilt = camera_tilt(manifest.dataset)
         self.exact: Any = None
         if manifest.dataset == "synthetic":
             from vipocc.data_manifests.synthetic.exact import ExactTruth
