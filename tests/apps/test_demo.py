@@ -14,6 +14,8 @@ from vipocc.apps.demo import summarise
 from vipocc.evaluation.metrics import Aggregate
 from vipocc.evaluation.report import Report, Row
 
+NOTEBOOK = Path(__file__).parents[2] / "docs" / "tour.ipynb"
+
 
 def report(rows: dict[str, dict[str, float]]) -> Report:
     made = [
@@ -53,7 +55,7 @@ def test_the_summary_takes_each_figure_from_its_own_report() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_demo_goes_through_every_stage(tmp_path: Path) -> None:
+def test_the_demo_goes_through_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = command("demo", "--output", str(tmp_path), "--steps", "8")
     assert done.code == 0, done.err[-3000:]
     stages = ("init", "priors depth", "priors sam", "train", "eval occupancy", "eval depth", "eval sampler")
@@ -84,3 +86,12 @@ def test_the_demo_goes_through_every_stage(tmp_path: Path) -> None:
     assert "untrained" in summary
     assert "everything free" in summary
     assert "n/a" not in summary
+
+    # The notebook of the documentation runs on what the demo leaves, from top to bottom.
+    monkeypatch.setenv("VIPOCC_WORKSPACE", str(tmp_path / "workspace"))
+    names: dict[str, object] = {}
+    for number, cell in enumerate(json.loads(NOTEBOOK.read_text())["cells"]):
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+    assert names["scene"].depth.shape == names["model"].training_camera.size  # type: ignore[attr-defined]
+    assert np.isfinite(names["density"]).all()  # type: ignore[call-overload]
