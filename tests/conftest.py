@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,15 @@ def sample_data() -> Path:
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VIPOCC_WORKSPACE", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _process_as_it_was() -> Iterator[None]:
+    """Notice a test that leaves PyTorch set otherwise: others, which compare bits, would fail for it."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    yield
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == before

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,6 +30,8 @@ from vipocc.apps.embedded.worlds import HELD_OUT_SEED, TRAINING_SEED, held_out_s
 from vipocc.errors import VipoccError
 from vipocc.priors.embedded import MODELS, EmbeddedModel
 from vipocc.progress import duration, say
+
+T = TypeVar("T")
 
 TASKS: dict[EmbeddedModel, Any] = {"depth": DepthTask, "detector": DetectorTask, "segmenter": SegmenterTask}
 
@@ -68,12 +71,12 @@ def train_model(
     name: EmbeddedModel, plan: Plan, pictures: Path, folder: Path, device: str, commit: str
 ) -> dict[str, Any]:
     """Train one model on the pictures in `pictures`, write it to `folder/NAME`, measure it; return its record."""
-    torch.set_float32_matmul_precision("high")
     network = build(name, plan.seed)
     task = TASKS[name](network, device)
     train_pictures = Pictures.load(pictures / "train.npz")
     batches = Batches(train_pictures, plan.batch, plan.seed, device)
-    done = train(task, batches, plan, folder / "runs" / name)
+    with _process_wide(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "high"):
+        done = train(task, batches, plan, folder / "runs" / name)
     plain = task.plain() if name == "detector" else network
     record: dict[str, Any] = {
         "model": name,
@@ -140,9 +143,9 @@ def run_all(
     if failed:
         raise VipoccError(f"the training of {', '.join(failed)} failed", where=work, fix="see its output above")
     held_out = Pictures.load(work / "pictures" / "held_out.npz")
-    torch.set_num_threads(2)
-    for name in MODELS:
-        records[name]["seconds_an_image_2_threads"] = seconds_an_image(name, work / name, held_out)
+    with _process_wide(torch.get_num_threads, torch.set_num_threads, 2):
+        for name in MODELS:
+            records[name]["seconds_an_image_2_threads"] = seconds_an_image(name, work / name, held_out)
     summary = {**_report(out, records, start), "bytes": _size(work)}
     (out / "metrics.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     write_sheet(work, held_out, out / "sheet.png", device=device)
@@ -153,6 +156,17 @@ def with_changes(plan: Plan, steps: int | None, seconds: float | None, batch: in
     """Return a plan with what is given in place of its own."""
     given: Mapping[str, Any] = {"steps": steps, "seconds": seconds, "batch": batch}
     return replace(plan, **{name: value for name, value in given.items() if value is not None})
+
+
+@contextmanager
+def _process_wide(get: Callable[[], T], change: Callable[[T], None], value: T) -> Iterator[None]:
+    """Set something of PyTorch's that holds for the whole process, and set it back."""
+    before = get()
+    change(value)
+    try:
+        yield
+    finally:
+        change(before)
 
 
 def _start(
