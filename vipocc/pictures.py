@@ -76,6 +76,13 @@ def density_overlay(image: Image, density: NDArray[Any], strength: float = 0.65)
     return _image(np.rint((1 - strength) * image + strength * colours))
 
 
+def height_colours(height: NDArray[np.floating], low: float, high: float) -> NDArray[np.uint8]:
+    """Return colours [N, 3] of heights [N] in metres: dark is low, as in the paper's figure 4."""
+    level = np.clip((np.asarray(height) - low) / max(high - low, 1e-9), 0.0, 1.0)
+    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+    return np.asarray(table[np.rint(255 * level).astype(np.intp)])
+
+
 def contact_sheet(
     rows: Sequence[Sequence[tuple[str, Image]]], width: int | None = None, gap: int = 8, title_height: int = 20
 ) -> Image:

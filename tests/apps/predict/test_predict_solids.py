@@ -8,10 +8,10 @@ import trimesh
 
 from vipocc.apps.predict.grid import Grid
 from vipocc.apps.predict.outputs import above, kitti_depth
-from vipocc.apps.predict.solids import height_colours, mesh_ply, points_ply, surface
+from vipocc.apps.predict.solids import mesh_ply, points_ply, surface
 from vipocc.errors import UsageError
 from vipocc.geometry.cameras import Pinhole
-from vipocc.pictures import FREE
+from vipocc.pictures import FREE, height_colours
 
 SMALL = Grid((-1, 1), (0, 1), (4, 6), 0.5)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -208,3 +209,20 @@ def test_predictions_are_shown_without_a_workspace(
     assert "predict it again with --overwrite" in capsys.readouterr().err
     assert run(["view", str(place), "--html", str(tmp_path / "again.html")]) == 2
     assert "name a folder that `vipocc predict` wrote" in capsys.readouterr().err
+
+
+def test_a_truncated_image_is_refused_by_name(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # No frame of val is prepared: the dataset's own image is read, and OpenCV would fill what is lacking with grey.
+    copy = Path(shutil.copytree(place, tmp_path / "ws"))
+    words = ["view", "-C", str(copy), "--split", "val", "--frames", "1", "--html", str(tmp_path / "v.html"), *SMALL]
+    assert run(words) == 0, capsys.readouterr().err
+    assert layer(scene_of((tmp_path / "v.html").read_text()), "image")["source"]
+    (tmp_path / "v.html").unlink()
+    for path in (Workspace.open(copy).root).rglob("image_00/**/*.png"):
+        path.write_bytes(path.read_bytes()[:-200])
+    capsys.readouterr()
+    assert run(words) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "truncated" in said
+    assert "image_00" in said
+    assert not (tmp_path / "v.html").exists()

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from vipocc.apps.predict.cameras import Known
 from vipocc.apps.predict.grid import Grid
 from vipocc.apps.predict.predictor import Prediction
-from vipocc.apps.predict.solids import height_colours, mesh_ply, points_ply
+from vipocc.apps.predict.solids import mesh_ply, points_ply
 from vipocc.errors import StoreError
 from vipocc.geometry.cameras import Pinhole
-from vipocc.pictures import FREE, HIDDEN_FREE, Image, contact_sheet, depth_picture
+from vipocc.pictures import FREE, HIDDEN_FREE, Image, contact_sheet, depth_picture, height_colours
 
 FORMAT = 1
 RECORD = "prediction.json"

@@ -5,12 +5,12 @@ PLY files are in a viewer's frame, metres: x right, y forward, z up, origin at t
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.apps.predict.grid import Grid
 from vipocc.geometry.shapes import Float64
+from vipocc.pictures import height_colours
 
 _COMMENT = "vipocc: metres, origin at the camera, x right, y forward, z up (level); colour is height"
 # Of a cell, the corners of the side towards each neighbour, seen from outside against the clock; (i, j, k) as the grid.
@@ -22,13 +22,6 @@ _SIDES: dict[tuple[int, int], tuple[tuple[int, int, int], ...]] = {
     (2, -1): ((0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)),
     (2, 1): ((0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)),
 }
-
-
-def height_colours(height: NDArray[np.floating], low: float, high: float) -> NDArray[np.uint8]:
-    """Return colours [N, 3] of heights [N] in metres: dark is low, as in the paper's figure 4."""
-    level = np.clip((np.asarray(height) - low) / max(high - low, 1e-9), 0.0, 1.0)
-    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
-    return np.asarray(table[np.rint(255 * level).astype(np.intp)])
 
 
 def to_viewer(points: Float64) -> Float64:

@@ -16,9 +16,10 @@ from vipocc.apps.view.scene import Float, Layer, Scene
 from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.ground_truth.occupancy import level_from_world, slice_grid
 from vipocc.data_manifests.ground_truth.rules import slice_name
+from vipocc.data_manifests.image_files import read_image
 from vipocc.data_manifests.manifest import FrameKey, Manifest
 from vipocc.data_manifests.views import camera_tilt, prepared_intrinsics
-from vipocc.errors import DataError, UsageError
+from vipocc.errors import UsageError
 from vipocc.evaluation.inputs import FrameSource, RowReader, committed, group_of
 from vipocc.evaluation.occupancy import THRESHOLD
 from vipocc.geometry.cameras import Pinhole
@@ -144,14 +145,14 @@ class FrameScenes:
     def _raw_image(self, key: FrameKey) -> tuple[NDArray[np.uint8], Float]:
         """Return the dataset's own image, halved until it is at most 1,000 wide, and its intrinsics."""
         path = self.manifest.image_path(key.sequence, key.camera, key.row)
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         model = self.manifest.camera_model(key.sequence, key.camera)
-        if image is None or not isinstance(model, Pinhole):
-            raise DataError("the image cannot be read", where=path, fix=self.adapter.way_out(str(path)))
+        assert isinstance(model, Pinhole)  # a key camera is no fisheye
+        way_out = self.adapter.way_out(path.relative_to(self.manifest.root).as_posix())
+        image = read_image(path, model.size, way_out)
         while image.shape[1] > 1000:
             image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         size = (image.shape[0], image.shape[1])
-        return np.ascontiguousarray(image[..., ::-1]), np.asarray(model.resized(size).matrix)
+        return image, np.asarray(model.resized(size).matrix)
 
     def _in_view(self, key: FrameKey, camera: Float) -> NDArray[np.bool_]:
         pixels = camera @ prepared_intrinsics(self.manifest, key.sequence, key.camera, self.config.data).T

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vipocc.apps.view.scene import Colours, Cubes, Float, Lines, Picture, Points, surface
 from vipocc.geometry.poses import transform_points
-from vipocc.pictures import FREE, HIDDEN_FREE, INVENTED, MISSED, OCCUPIED
+from vipocc.pictures import FREE, HIDDEN_FREE, INVENTED, MISSED, OCCUPIED, height_colours
 
 LOWEST, HIGHEST = 1.7, -2.5
 """Values of y between which colours by height run: the road, and well above a car."""
@@ -20,11 +19,9 @@ FRUSTUM = 0.8
 """Metres from a camera's centre to the picture that it holds."""
 
 
-def height_colours(points: Float) -> Colours:
+def colours_above_road(points: Float) -> Colours:
     """Return colours [N, 3] of points [N, 3] by height above the road, the same in every scene."""
-    share = np.clip((LOWEST - points[:, 1]) / (LOWEST - HIGHEST), 0, 1)
-    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
-    return np.ascontiguousarray(table[np.rint(share * 255).astype(np.intp)])
+    return height_colours(-points[:, 1], -LOWEST, -HIGHEST)
 
 
 def cells(name: str, occupied: NDArray[np.bool_], centres: Float, cell: float, **about: Any) -> Cubes:
@@ -38,7 +35,7 @@ def cells(name: str, occupied: NDArray[np.bool_], centres: Float, cell: float, *
         about: `shown`, `note`.
     """
     chosen = centres[surface(occupied)]
-    return Cubes(name, chosen, height_colours(chosen), (cell, cell, cell), **about)
+    return Cubes(name, chosen, colours_above_road(chosen), (cell, cell, cell), **about)
 
 
 def differences(
@@ -82,7 +79,7 @@ def slice_tiles(occupied: NDArray[np.bool_], visible: NDArray[np.bool_], centres
 def lidar(points: Float, level_from_lidar: Float) -> Points:
     """Return a sweep [N, 3] of the LiDAR's frame, coloured by height."""
     level = transform_points(level_from_lidar, points.astype(np.float64))
-    return Points("LiDAR", level, height_colours(level))
+    return Points("LiDAR", level, colours_above_road(level))
 
 
 def depth_points(

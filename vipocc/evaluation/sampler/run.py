@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vipocc.data_manifests.datasets import adapter
 from vipocc.data_manifests.stage import ensure_indexed
 from vipocc.errors import MissingInputError
 from vipocc.evaluation.figures.drawing import Drawn, drawn, png_files
@@ -58,6 +59,7 @@ def run_sampler(
     pictured = _pictured(workspace, reader, report, config)
     report.figures, report.attachments = [one.figure() for one in pictured], png_files(pictured)
     report.settings = {"seed": config.seed, "resamples": settings.resamples, "confidence": settings.confidence}
+    report.notes = [*report.notes, *adapter(workspace.dataset).notes]
     return report, report.save(workspace.reports)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vipocc import config as configuration
+from vipocc.data_manifests.datasets import adapter
 from vipocc.evaluation.inputs import (
     choose_checkpoint,
     choose_device,
@@ -107,6 +108,7 @@ def run_speed(
     }
     if found is None:
         report.notes = [*report.notes, "The weights are random: the same configuration trained is as fast."]
+    report.notes = [*report.notes, *adapter(workspace.dataset).notes]
     return report, report.save(workspace.reports)
 
 
