@@ -85,3 +85,11 @@ def test_an_imported_models_card_names_the_file(iteration: int | None) -> None:
     assert "whose authors' terms hold" in card
     assert "Priors: none took part" in card
     assert "cc-by-nc-4.0" in model_card({"model": whole()["model"]}, 1, {**source, "system": "ViPOcc"})
+
+
+def test_a_card_names_the_source_that_the_configuration_names() -> None:
+    chosen = whole("priors.kinds.depth=simulated", "priors.kinds.instances=grounded-sam-2")
+    card = model_card(chosen, 1)
+    assert "- Pseudo-depth: simulated from the synthetic world's exact truth." in card
+    assert "- Instances: by the source `grounded-sam-2`, whose terms hold." in card
+    assert "licence cc-by-nc-4.0" in model_card(whole(), 1), "by default the large model's"

@@ -127,16 +127,16 @@ def _priors(config: Mapping[str, Any]) -> list[str]:
     needs_depth = config["model"]["depth_branch"]["kind"] in ("inverse_residual", "residual")
     if not priors:
         return ["Priors: which models supervised the training is not recorded in the configuration."]
-    sources = priors.get("sources", {})
+    kinds = priors.get("kinds", {})
     training = config.get("training", {})
     lines = []
     if needs_depth:
         lines.append(
-            "Pseudo-depth: " + _model(sources.get("depth"), "depth-anything-v2", priors.get("depth", {}), ("model",))
+            "Pseudo-depth: " + _model(kinds.get("depth"), "depth-anything-v2", priors.get("depth", {}), ("model",))
         )
     if "snog" in (training.get("sampler"), training.get("depth_sampler")):
         names = ("detector", "segmenter")
-        lines.append("Instances: " + _model(sources.get("instances"), "grounded-sam", priors.get("sam", {}), names))
+        lines.append("Instances: " + _model(kinds.get("instances"), "grounded-sam", priors.get("sam", {}), names))
     return lines or ["Priors: none took part."]
 
 
